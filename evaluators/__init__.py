@@ -1,0 +1,1 @@
+"""Evaluators: one module, or one folder, a way of measuring."""

@@ -1,0 +1,121 @@
+"""The builder a space describes its network to, and the fixed reading of that description.
+
+``SearchSpace.build`` asks the builder for everything that is open, and so one description is
+read in more than one way. The fixed reading, here, answers with what an architecture picked and
+returns a plain network without a trace of the search in it.
+
+The names of its tensors map one to one to those of the largest network, in which every slot
+holds all of its options, each under its own name, and every number and depth is at its largest:
+where the fixed network has ``cells.0.edges.0_1.conv.weight``, the largest one has
+``cells.0.edges.0_1.nor_conv_3x3.conv.weight`` (``shared_names``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from torch import nn
+
+from nas.architecture import Architecture, Scalar
+from nas.errors import InvalidArchitecture, UnsupportedRequest, nearest
+from nas.space import SearchSpace
+
+Factory = Callable[[], nn.Module]
+
+
+class Builder(Protocol):
+    """What a description may ask for. The verb says what kind of thing is open."""
+
+    def slot(self, label: str, options: Mapping[str, Factory]) -> nn.Module:
+        """One of these modules. Factories are called only for what is needed."""
+
+    def edge(self, label: str, options: Mapping[str, Factory | None]) -> nn.Module | None:
+        """One of these modules or, where the option is ``None``, no connection at all."""
+
+    def number(self, label: str) -> int:
+        """A size: channels, a kernel, a stride."""
+
+    def depth(self, label: str, block: Callable[[int], nn.Module]) -> list[nn.Module]:
+        """The first so many of these blocks, built in order: ``block(0)``, ``block(1)``, …"""
+
+
+class FixedBuilder:
+    """Answers with what one architecture picked."""
+
+    def __init__(self, space: SearchSpace, arch: Architecture) -> None:
+        self.space = space
+        self.arch = arch
+        self._picks: dict[str, Scalar] = arch.as_dict()
+        self._slots = dict(space.slots(arch))
+        self._placed: dict[nn.Module, str] = {}
+
+    def slot(self, label: str, options: Mapping[str, Factory]) -> nn.Module:
+        module = self.edge(label, options)
+        if module is None:
+            raise UnsupportedRequest(
+                f"{self.space.name!r}: slot {label!r} offers no module for "
+                f"{self._slots[label]!r}; describe what may be absent with builder.edge"
+            )
+        return module
+
+    def edge(self, label: str, options: Mapping[str, Factory | None]) -> nn.Module | None:
+        if label not in self._slots:
+            raise UnsupportedRequest(
+                f"{self.space.name!r} builds a slot {label!r} that space.slots does not give: "
+                f"{nearest(label, self._slots)}"
+            )
+        option = self._slots[label]
+        if option not in options:
+            raise InvalidArchitecture(
+                f"{self.space.name!r}: slot {label!r} has no option {option!r}: "
+                f"{nearest(option, options)}"
+            )
+        factory = options[option]
+        if factory is None:
+            return None
+        module = factory()
+        self._placed[module] = option
+        return module
+
+    def number(self, label: str) -> int:
+        value = self._pick(label)
+        if not isinstance(value, int):
+            raise UnsupportedRequest(
+                f"{self.space.name!r}: {label!r} is built as a number, but {value!r} is none"
+            )
+        return value
+
+    def depth(self, label: str, block: Callable[[int], nn.Module]) -> list[nn.Module]:
+        return [block(index) for index in range(self.number(label))]
+
+    def _pick(self, label: str) -> Scalar:
+        if label not in self._picks:
+            raise UnsupportedRequest(
+                f"{self.space.name!r} builds with {label!r}, which is not active in {self.arch}: "
+                f"{nearest(label, self._picks)}"
+            )
+        return self._picks[label]
+
+    def shared_names(self, network: nn.Module) -> dict[str, str]:
+        """Each tensor of the network this builder built, to its name in the largest network.
+
+        A slot's option is put behind the place of the slot: tensors of two options never share
+        a name, tensors of one option always do.
+        """
+        options = {
+            path: self._placed[module]
+            for path, module in network.named_modules()
+            if module in self._placed
+        }
+        names: dict[str, str] = {}
+        for name in network.state_dict():
+            parts = name.split(".")
+            shared: list[str] = []
+            for index, part in enumerate(parts):
+                shared.append(part)
+                path = ".".join(parts[: index + 1])
+                if path in options:
+                    shared.append(options[path])
+            names[name] = ".".join(shared)
+        return names

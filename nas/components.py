@@ -1,0 +1,194 @@
+"""Components to plain descriptions and back: what a journal's header and a configuration hold.
+
+A description is ``{"name": registered name, argument: value, …}``. It works because of one
+habit: an argument of ``__init__`` is an attribute of the same name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from nas import registry
+from nas.errors import ConfigError, NasError, nearest
+from nas.objective import Objective
+
+OPAQUE = "object"
+"""The key that marks what a file cannot hold: a data set in memory, say."""
+
+KIND_OF_ARGUMENT: dict[str, registry.Kind] = {
+    "space": "spaces",
+    "strategy": "strategies",
+    "evaluator": "evaluators",
+    "stages": "evaluators",
+    "data": "datasets",
+    "executor": "executors",
+}
+"""Arguments that are components themselves; a list of descriptions makes a tuple of them."""
+
+
+def describe(value: Any) -> Any:
+    """A value as JSON: components by name and arguments, the opaque by their type."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Objective):
+        document: dict[str, Any] = {value.direction: value.metric}
+        if value.limit is not None:
+            document["limit"] = value.limit
+        if value.weight is not None:
+            document["weight"] = value.weight
+        return document
+    if isinstance(value, list | tuple):
+        return [describe(item) for item in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: describe(item) for key, item in value.items()}
+    source = getattr(value, "source", None)
+    if isinstance(source, Mapping):  # made by a function, which wrote down its own call
+        return dict(source)
+    opaque = {OPAQUE: f"{type(value).__module__}.{type(value).__qualname__}"}
+    if isinstance(value, type) or callable(value):
+        return opaque
+    arguments: dict[str, Any] = {}
+    for name, parameter in _parameters(type(value)).items():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            return opaque
+        if not hasattr(value, name):
+            return opaque
+        arguments[name] = describe(getattr(value, name))
+    return {"name": registry.name_of(type(value)), **arguments}
+
+
+def objective_from(document: Any, where: str) -> Objective:
+    """An objective from ``maximize accuracy`` or ``{minimize: macs, limit: 5e6}``."""
+    expected = "expected 'maximize METRIC', or {minimize: METRIC, limit: NUMBER}"
+    if isinstance(document, str):
+        words = document.split()
+        if len(words) != 2:
+            raise ConfigError(f"{where}: {document!r} is not an objective: {expected}")
+        document = {words[0]: words[1]}
+    if not isinstance(document, Mapping):
+        raise ConfigError(f"{where}: {document!r} is not an objective: {expected}")
+    known = ("maximize", "minimize", "limit", "weight")
+    for key in document:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}: {nearest(key, known)}")
+    directions = [key for key in ("maximize", "minimize") if key in document]
+    if len(directions) != 1:
+        raise ConfigError(f"{where}: {dict(document)!r} is not an objective: {expected}")
+    numbers: dict[str, float] = {}
+    for key in ("limit", "weight"):
+        if document.get(key) is not None:
+            try:
+                numbers[key] = float(document[key])
+            except (TypeError, ValueError):
+                raise ConfigError(
+                    f"{where}.{key} must be a number, got {document[key]!r}"
+                ) from None
+    direction = directions[0]
+    return Objective(str(document[direction]), direction, **numbers)  # type: ignore[arg-type]
+
+
+def create(
+    kind: registry.Kind, description: Any, where: str, given: Mapping[str, Any] | None = None
+) -> Any:
+    """Builds a component from its description.
+
+    Args:
+        kind: what it has to be.
+        description: a registered name, or a mapping with ``name`` and arguments.
+        where: its place in the configuration, for messages.
+        given: what the run knows already (the space, the seed, …): passed to arguments of these
+            names, also of components inside this one, where the description does not say.
+
+    Raises:
+        ConfigError: an unknown name or argument, a value of the wrong type or out of range.
+    """
+    given = given or {}
+    if isinstance(description, str):
+        description = {"name": description}
+    if not isinstance(description, Mapping):
+        raise ConfigError(f"{where} must be a name, or a mapping with a name; got {description!r}")
+    if OPAQUE in description:
+        raise ConfigError(
+            f"{where} is a {description[OPAQUE]} that lives in a Python script, not in a file: "
+            "continue this run from that script"
+        )
+    if "name" not in description:
+        raise ConfigError(
+            f"{where} has no name: {nearest('', registry.names(kind))}"
+        )
+    try:
+        factory = registry.load(kind, str(description["name"]))
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    parameters = _parameters(factory)
+    arguments: dict[str, Any] = {}
+    for key, value in description.items():
+        if key == "name":
+            continue
+        if key not in parameters:
+            raise ConfigError(
+                f"{where}: {description['name']!r} has no argument {key!r}: "
+                f"{nearest(key, parameters)}"
+            )
+        arguments[key] = _nested(key, value, f"{where}.{key}", given)
+    for name, value in given.items():
+        if name in parameters and name not in arguments:
+            arguments[name] = value
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in arguments:
+            raise ConfigError(f"{where}: {description['name']!r} needs {name!r}")
+    arguments = _typed(factory, arguments, where, set(given))
+    try:
+        return factory(**arguments)
+    except NasError as error:
+        raise type(error)(f"{where}: {error}") from error
+
+
+def _parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(factory).parameters)
+
+
+def _nested(key: str, value: Any, where: str, given: Mapping[str, Any]) -> Any:
+    kind = KIND_OF_ARGUMENT.get(key)
+    if key == "objectives" and isinstance(value, list):
+        return tuple(objective_from(item, f"{where}[{i}]") for i, item in enumerate(value))
+    if kind is None or not isinstance(value, str | Mapping | list):
+        return value
+    if isinstance(value, list):
+        return tuple(create(kind, v, f"{where}[{i}]", given) for i, v in enumerate(value))
+    return create(kind, value, where, given)
+
+
+def _typed(
+    factory: Callable[..., Any], arguments: dict[str, Any], where: str, given: set[str]
+) -> dict[str, Any]:
+    """The arguments as the factory's annotations want them (a list as a tuple, say)."""
+    try:
+        function = factory.__init__ if inspect.isclass(factory) else factory
+        hints = typing.get_type_hints(function)
+    except NameError:  # annotations that exist for the type checker only
+        hints = {}
+    checked = dict(arguments)
+    for name, value in arguments.items():
+        if name not in hints or name in given or name in KIND_OF_ARGUMENT or name == "objectives":
+            continue
+        if isinstance(value, str) and re.fullmatch(r"\d+(x\d+)+", value):
+            value = [int(size) for size in value.split("x")]
+        adapter = pydantic.TypeAdapter[Any](
+            hints[name], config=pydantic.ConfigDict(arbitrary_types_allowed=True)
+        )
+        try:
+            checked[name] = adapter.validate_python(value)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            raise ConfigError(f"{where}.{name}: {first['msg']}, got {value!r}") from error
+    return checked

@@ -1,0 +1,36 @@
+"""Where evaluators run: in this process, or on a Ray cluster. Nothing here knows of search."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from nas.budget import Cost
+from nas.evaluator import Evaluator
+from nas.trial import Proposal, Trial
+
+
+class Executor(Protocol):
+    """Runs proposals on an evaluator, and makes a trial of whatever comes of it.
+
+    Attributes:
+        free: how many more proposals could start now.
+        idle: nothing is in flight.
+        committed: what is in flight: trials, the seconds they have run, the epochs they train.
+    """
+
+    @property
+    def free(self) -> int: ...
+
+    @property
+    def idle(self) -> bool: ...
+
+    @property
+    def committed(self) -> Cost: ...
+
+    def submit(self, evaluator: Evaluator, proposal: Proposal) -> None: ...
+
+    def next(self) -> Trial:
+        """Waits for the next trial to end, in whatever order they do. Never raises for one."""
+
+    def close(self) -> None:
+        """Ends what is in flight and leaves no process behind; ``submit`` may follow again."""

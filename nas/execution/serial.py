@@ -1,0 +1,64 @@
+"""Trials in this process, one after the other."""
+
+from __future__ import annotations
+
+from nas.budget import Cost
+from nas.errors import ConfigError, UnsupportedRequest
+from nas.evaluator import Evaluator
+from nas.execution.guard import run_trial
+from nas.trial import Proposal, Trial
+
+
+class Serial:
+    """Runs each trial in this process: the simplest, and exactly reproducible.
+
+    Args:
+        time_limit_s: a trial that takes longer is interrupted and fails (its Python code: use
+            Ray for evaluators that hang inside C).
+        memory_bytes: memory that a trial may take beyond what the process holds (Linux).
+    """
+
+    def __init__(
+        self, *, time_limit_s: float | None = None, memory_bytes: int | None = None
+    ) -> None:
+        if time_limit_s is not None and time_limit_s <= 0:
+            raise ConfigError(f"time_limit_s must be above zero, got {time_limit_s}")
+        if memory_bytes is not None and memory_bytes <= 0:
+            raise ConfigError(f"memory_bytes must be above zero, got {memory_bytes}")
+        self.time_limit_s = time_limit_s
+        self.memory_bytes = memory_bytes
+        self._waiting: tuple[Evaluator, Proposal] | None = None
+
+    @property
+    def free(self) -> int:
+        return 1 if self._waiting is None else 0
+
+    @property
+    def idle(self) -> bool:
+        return self._waiting is None
+
+    @property
+    def committed(self) -> Cost:
+        if self._waiting is None:
+            return Cost()
+        evaluator, proposal = self._waiting
+        return Cost(trials=1, epochs=evaluator.epochs(proposal.fidelity))
+
+    def submit(self, evaluator: Evaluator, proposal: Proposal) -> None:
+        if self._waiting is not None:
+            raise UnsupportedRequest("the serial executor runs one trial at a time")
+        self._waiting = (evaluator, proposal)
+
+    def next(self) -> Trial:
+        if self._waiting is None:
+            raise UnsupportedRequest("nothing was submitted")
+        (evaluator, proposal), self._waiting = self._waiting, None
+        return run_trial(
+            evaluator,
+            proposal,
+            time_limit_s=self.time_limit_s,
+            memory_bytes=self.memory_bytes,
+        )
+
+    def close(self) -> None:
+        self._waiting = None

@@ -1,0 +1,341 @@
+"""The record of a search: every trial, the Pareto front, the best, and the way back into it."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nas import journal
+from nas.budget import Cost
+from nas.errors import JournalError, NasError, ResumeError, nearest
+from nas.objective import Objective, dominates, violated
+from nas.strategy import Strategy
+from nas.trial import Failed, Measured, Proposal, Trial
+
+JOURNAL = "journal.jsonl"
+SNAPSHOT = "strategy.pt"
+ARTIFACTS = "trials"
+
+
+class ParetoFront:
+    """The measured trials that no other dominates and that keep every limit, kept as they come."""
+
+    def __init__(self, objectives: Sequence[Objective]) -> None:
+        self.objectives = tuple(objectives)
+        self._members: list[Trial] = []
+
+    def add(self, trial: Trial) -> bool:
+        """Takes a trial in; says whether it is on the front now."""
+        if not isinstance(trial.outcome, Measured):
+            return False
+        values = trial.values
+        if violated(self.objectives, values) is not None:
+            return False
+        for member in self._members:
+            mine = [member.values[objective.metric] for objective in self.objectives]
+            theirs = [values[objective.metric] for objective in self.objectives]
+            if mine == theirs or dominates(self.objectives, member.values, values):
+                return False
+        self._members = [
+            member
+            for member in self._members
+            if not dominates(self.objectives, values, member.values)
+        ]
+        self._members.append(trial)
+        return True
+
+    def trials(self) -> list[Trial]:
+        """The front, best first by its first objective."""
+        first = self.objectives[0]
+        sign = -1.0 if first.direction == "maximize" else 1.0
+        return sorted(self._members, key=lambda trial: sign * trial.values[first.metric])
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+
+class History:
+    """All trials of a run, in memory and, with a folder, in its journal.
+
+    A folder that already holds a journal is read; a search over such a history continues it.
+    Nothing is created on disk before the search begins.
+
+    Args:
+        folder: the run folder, or ``None`` to keep everything in memory.
+        snapshot_every_s: at most so often the strategy's state is put beside the journal, so
+            that resuming need not replay the whole run.
+
+    Raises:
+        JournalError: a line of the journal is damaged (the last, torn one excepted).
+    """
+
+    def __init__(self, folder: str | Path | None = None, *, snapshot_every_s: float = 30.0) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self.snapshot_every_s = snapshot_every_s
+        self.header: dict[str, Any] | None = None
+        self.trials: list[Trial] = []
+        self.spent = Cost()
+        self._steps: list[tuple[str, Any]] = []
+        self._length = 0
+        self._count = 0
+        self._writer: journal.JournalWriter | None = None
+        self._snapshot_at = time.monotonic()
+        if self.folder is not None and (self.folder / JOURNAL).exists():
+            self._load(self.folder / JOURNAL)
+
+    def _load(self, path: Path) -> None:
+        events, self._length = journal.read(path)
+        if not events:
+            return
+        header = events[0]
+        if header["event"] != "run" or header.get("format") != journal.FORMAT:
+            raise JournalError(
+                f"{path}: line 1 must describe a run in format {journal.FORMAT}, "
+                f"got {header.get('event')!r} in format {header.get('format')!r}"
+            )
+        self.header = {key: value for key, value in header.items() if key != "event"}
+        self._steps = list(journal.replayed(path, events))
+        self._count = len(self._steps)
+        for kind, value in self._steps:
+            if kind == "trial":
+                self._remember(value)
+
+    def _remember(self, trial: Trial) -> None:
+        self.trials.append(trial)
+        self.spent += trial.cost
+
+    # -------------------------------------------------------------------- writing
+
+    def begin(self, header: Mapping[str, Any]) -> None:
+        """Starts the run, or makes sure that it is the one being continued.
+
+        Raises:
+            ResumeError: the journal is of a run with another space, strategy, seed, evaluator
+                or version; the message names what differs.
+        """
+        document = {"format": journal.FORMAT, **header}
+        if self.header is not None:
+            difference = _difference(self.header, document, "")
+            if difference:
+                raise ResumeError(f"{self.folder} holds another run: {difference}")
+        if self.folder is None:
+            self.header = document
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._writer = journal.JournalWriter(self.folder / JOURNAL, self._length)
+        if self.header is None:
+            self._writer.append({"event": "run", **document}, durable=True)
+            self.header = document
+
+    def asked(self, n: int, proposals: Sequence[Proposal]) -> None:
+        """Records what the strategy proposed, before any of it is evaluated."""
+        self._count += 1
+        if self._writer is not None:
+            self._writer.append(journal.ask_event(n, list(proposals)), durable=False)
+
+    def append(self, trial: Trial) -> Trial:
+        """Puts a finished trial on disk, its artifacts first, and returns it without them."""
+        if self._writer is not None and self.folder is not None:
+            if isinstance(trial.outcome, Measured) and trial.outcome.artifacts:
+                for name, content in trial.outcome.artifacts.items():
+                    _write_whole(self.folder / ARTIFACTS / str(trial.number) / name, content)
+                trial = replace(trial, outcome=replace(trial.outcome, artifacts={}))
+            self._writer.append(journal.trial_event(trial), durable=True)
+        self._count += 1
+        self._remember(trial)
+        return trial
+
+    def close(self) -> None:
+        """Lets go of the journal, so that another process may resume the run."""
+        if self._writer is not None:
+            self._writer.close()
+            self._length = (self._writer.path).stat().st_size
+            self._writer = None
+
+    # ------------------------------------------------------------------- resuming
+
+    def replay(self, strategy: Strategy) -> list[Proposal]:
+        """Puts a new strategy where this run left it; returns what was proposed and not finished.
+
+        Starts from the newest snapshot of its state and repeats what was asked and told since.
+
+        Raises:
+            ResumeError: the strategy proposes something else than the journal holds.
+        """
+        done = self._restore(strategy)
+        pending: dict[int, Proposal] = {}
+        for index, (kind, value) in enumerate(self._steps):
+            if kind == "trial":
+                pending.pop(value.number, None)
+                if index >= done:
+                    strategy.tell(value)
+                continue
+            n, proposals = value
+            pending |= {proposal.number: proposal for proposal in proposals}
+            if index >= done:
+                again = list(strategy.ask(n))
+                if [replace(p, spent=Cost()) for p in again] != [
+                    replace(p, spent=Cost()) for p in proposals
+                ]:
+                    raise ResumeError(
+                        f"{self.folder}: the strategy now proposes {_brief(again)} where the "
+                        f"journal holds {_brief(proposals)}: its code or its settings changed"
+                    )
+        self._steps = []
+        return list(pending.values())
+
+    def snapshot(self, strategy: Strategy, *, now: bool = False) -> None:
+        """Saves the strategy's state beside the journal, if it is time to."""
+        if self._writer is None or self.folder is None:
+            return
+        if not now and time.monotonic() - self._snapshot_at < self.snapshot_every_s:
+            return
+        import io
+
+        import torch
+
+        buffer = io.BytesIO()
+        torch.save({"steps": self._count, "state": strategy.state_dict()}, buffer)
+        _write_whole(self.folder / SNAPSHOT, buffer.getvalue())
+        self._snapshot_at = time.monotonic()
+
+    def _restore(self, strategy: Strategy) -> int:
+        path = None if self.folder is None else self.folder / SNAPSHOT
+        if path is None or not path.exists() or not self._steps:
+            return 0
+        import torch
+
+        try:
+            snapshot = torch.load(path, weights_only=True)
+            steps, state = int(snapshot["steps"]), snapshot["state"]
+        except Exception as error:  # whatever a damaged file makes torch raise
+            warnings.warn(
+                f"{path} cannot be read ({type(error).__name__}); replaying the whole journal",
+                stacklevel=2,
+            )
+            return 0
+        if steps > len(self._steps):  # the journal was cut behind the snapshot's back
+            return 0
+        strategy.load_state_dict(state)
+        return steps
+
+    # -------------------------------------------------------------------- reading
+
+    def front(self, objectives: Sequence[Objective]) -> list[Trial]:
+        """The Pareto front under these objectives and their limits, best first by the first."""
+        front = ParetoFront(objectives)
+        for trial in self.trials:
+            front.add(trial)
+        return front.trials()
+
+    def best(self, objective: Objective | str, among: Sequence[Trial] | None = None) -> Trial:
+        """The measured trial best in one objective, the earliest of equals.
+
+        A metric's name means to maximise it unless the run's objectives say otherwise.
+
+        Raises:
+            NasError: no trial was measured, or none has that metric.
+        """
+        if isinstance(objective, str):
+            objective = self._objective(objective)
+        best: Trial | None = None
+        metrics: dict[str, None] = {}
+        for trial in self.trials if among is None else among:
+            metrics |= dict.fromkeys(trial.values)
+            value = trial.values.get(objective.metric)
+            if value is None:
+                continue
+            if best is None or objective.better(value, best.values[objective.metric]):
+                best = trial
+        if best is None:
+            if not metrics:
+                raise NasError(f"no trial of {len(self.trials)} was measured, so none is best")
+            raise NasError(
+                f"no trial measured {objective.metric!r}: {nearest(objective.metric, metrics)}"
+            )
+        return best
+
+    def _objective(self, metric: str) -> Objective:
+        strategy = (self.header or {}).get("strategy") or {}
+        for document in strategy.get("objectives", []):
+            for direction in ("maximize", "minimize"):
+                if document.get(direction) == metric:
+                    return Objective(metric, direction)  # type: ignore[arg-type]
+        return Objective(metric, "maximize")
+
+    def trial(self, number: int) -> Trial:
+        """The finished trial of that number; raises ``NasError`` if there is none."""
+        for trial in self.trials:
+            if trial.number == number:
+                return trial
+        raise NasError(f"there is no finished trial {number}; {len(self.trials)} are finished")
+
+    def artifact(self, trial: Trial, name: str) -> bytes | None:
+        """A file that belongs to a trial, or ``None``."""
+        if isinstance(trial.outcome, Measured) and name in trial.outcome.artifacts:
+            return trial.outcome.artifacts[name]
+        if self.folder is None:
+            return None
+        path = self.folder / ARTIFACTS / str(trial.number) / name
+        return path.read_bytes() if path.exists() else None
+
+    def failures(self) -> list[Trial]:
+        """The trials that failed, in order."""
+        return [trial for trial in self.trials if isinstance(trial.outcome, Failed)]
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all; raises ``JournalError`` when the disk does not take it."""
+    _write_whole(path, content)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        try:
+            temporary.unlink(missing_ok=True)
+        except OSError:
+            pass
+        raise JournalError(
+            f"{path}: cannot be written: {error.strerror}. All trials finished until now are on "
+            "disk; make room and resume"
+        ) from error
+
+
+def _brief(proposals: Sequence[Proposal]) -> str:
+    return ", ".join(f"#{proposal.number} {proposal.arch}" for proposal in proposals) or "nothing"
+
+
+def _difference(old: Any, new: Any, where: str) -> str:
+    """The first place in which two JSON documents differ, in words; empty if they do not."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in [*old, *(key for key in new if key not in old)]:
+            place = f"{where}.{key}" if where else str(key)
+            if key not in new or key not in old:
+                side = "the journal" if key in old else "this search"
+                return f"{place} is only in {side}"
+            found = _difference(old[key], new[key], place)
+            if found:
+                return found
+        return ""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (one, other) in enumerate(zip(old, new, strict=True)):
+            found = _difference(one, other, f"{where}[{index}]")
+            if found:
+                return found
+        return ""
+    return "" if old == new else f"{where} is {old!r} in the journal and {new!r} in this search"
+
+

@@ -1,0 +1,86 @@
+"""The search loop: a generator that a reader can follow and break out of."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from nas import __version__
+from nas.budget import Budget, Cost
+from nas.components import describe
+from nas.errors import UnsupportedRequest
+from nas.evaluator import Evaluator
+from nas.execution import Executor
+from nas.history import History
+from nas.objective import check_objectives
+from nas.strategy import Strategy
+from nas.trial import Proposal, Trial
+
+
+def search(
+    strategy: Strategy,
+    evaluator: Evaluator,
+    executor: Executor,
+    budget: Budget,
+    history: History,
+) -> Iterator[Trial]:
+    """Runs a search, yielding each trial when it is on disk and the strategy has heard of it.
+
+    Over a history that already has trials it goes on where they end: trials that were in
+    flight are run again, finished ones are not. Under ``Serial`` the continued search equals
+    the uninterrupted one. Break out whenever you like; what runs then is ended.
+
+    Raises:
+        ConfigError: the evaluator does not measure an objective.
+        ResumeError: the history is of another search (space, strategy, seed, evaluator).
+        JournalError: the disk does not take what was found.
+    """
+    check_objectives(strategy.objectives, evaluator.metrics)
+    try:
+        history.begin(header(strategy, evaluator, executor, budget))
+        waiting = deque(history.replay(strategy))
+        while True:
+            ahead = history.spent + executor.committed + _committed(evaluator, waiting)
+            room = min(executor.free - len(waiting), budget.allows(ahead))
+            if room > 0:
+                proposals = list(strategy.ask(room))
+                if len(proposals) > room:
+                    raise UnsupportedRequest(
+                        f"{type(strategy).__name__}.ask({room}) returned {len(proposals)} proposals"
+                    )
+                if proposals:
+                    history.asked(room, proposals)
+                    waiting.extend(proposals)
+            while waiting and executor.free > 0:
+                executor.submit(evaluator, waiting.popleft())
+            if executor.idle:
+                history.snapshot(strategy, now=True)
+                return
+            trial = history.append(executor.next())
+            strategy.tell(trial)
+            history.snapshot(strategy)
+            yield trial
+    finally:
+        executor.close()
+        history.close()
+
+
+def _committed(evaluator: Evaluator, waiting: deque[Proposal]) -> Cost:
+    return Cost(
+        trials=len(waiting),
+        epochs=sum(evaluator.epochs(proposal.fidelity) for proposal in waiting),
+    )
+
+
+def header(
+    strategy: Strategy, evaluator: Evaluator, executor: Executor, budget: Budget
+) -> dict[str, Any]:
+    """What a journal's first line says of a run: enough to build it again."""
+    return {
+        "version": __version__,
+        "strategy": describe(strategy),
+        "evaluator": describe(evaluator),
+        "executor": describe(executor),
+        "budget": {key: v for key, v in describe(budget).items() if key != "name"},
+    }

@@ -1,0 +1,129 @@
+"""Proposals and trials: frozen values that check themselves. Failure is a value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from nas.architecture import Architecture
+from nas.budget import Cost
+from nas.errors import ConfigError, NasError
+
+FailureCause = Literal["exception", "timeout", "memory", "not finite", "worker died"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """How much of the full training is asked for; ``None`` leaves it to the evaluator.
+
+    Attributes:
+        epochs: passes over the training data.
+        data_fraction: share of the training data, in (0, 1].
+        resolution: image height and width in pixels.
+    """
+
+    epochs: int | None = None
+    data_fraction: float | None = None
+    resolution: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.epochs < 1:
+            raise ConfigError(f"fidelity: epochs must be at least 1, got {self.epochs}")
+        if self.data_fraction is not None and not 0 < self.data_fraction <= 1:
+            raise ConfigError(
+                f"fidelity: data_fraction must be above 0 and at most 1, got {self.data_fraction}"
+            )
+        if self.resolution is not None and self.resolution < 1:
+            raise ConfigError(f"fidelity: resolution must be at least 1, got {self.resolution}")
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a strategy wants measured.
+
+    Attributes:
+        number: counts the strategy's proposals from 0; it is the trial's number.
+        seed: for the evaluator's own randomness (initial weights, batches).
+        parent: the trial whose architecture this one was made from.
+        spent: compute the strategy itself used to find this proposal.
+    """
+
+    number: int
+    arch: Architecture
+    seed: int = 0
+    fidelity: Fidelity = Fidelity()
+    parent: int | None = None
+    spent: Cost = Cost()
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What an evaluator found: finite values by metric.
+
+    Attributes:
+        cost: compute used, where the evaluator knows better than the clock (epochs trained, or
+            simulated seconds); seconds left at 0 are filled in by the executor.
+        notes: what else a reader wants to know, as JSON values (a learning curve, say).
+        artifacts: files that belong to the trial, by name; the journal keeps them beside itself.
+    """
+
+    values: Mapping[str, float]
+    cost: Cost = Cost()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    artifacts: Mapping[str, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        values = {name: float(value) for name, value in self.values.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise NotFinite(f"{name} is {value}")
+        object.__setattr__(self, "values", values)
+
+
+class NotFinite(NasError, ArithmeticError):
+    """A measurement that is NaN or infinite; the executor makes it a failed trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Infeasible:
+    """An architecture that breaks a limit: what was known by then, and which limit."""
+
+    reason: str
+    values: Mapping[str, float] = field(default_factory=dict)
+    cost: Cost = Cost()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A trial that gave no measurement: the kind of cause, one line, and the traceback."""
+
+    cause: FailureCause
+    message: str
+    traceback: str = ""
+
+
+Outcome = Measured | Infeasible | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A proposal, what came of it, and all it cost (the proposal's own cost included)."""
+
+    proposal: Proposal
+    outcome: Outcome
+    cost: Cost
+
+    @property
+    def number(self) -> int:
+        return self.proposal.number
+
+    @property
+    def arch(self) -> Architecture:
+        return self.proposal.arch
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """The measurements of a measured trial; empty for any other."""
+        return self.outcome.values if isinstance(self.outcome, Measured) else {}

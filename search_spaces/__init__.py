@@ -1,0 +1,1 @@
+"""Search spaces: one module, or one folder, a space."""

@@ -1,0 +1,1 @@
+"""Search strategies: one module, or one folder, a strategy."""

@@ -1,0 +1,35 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported: two threads on a busy machine are far slower than one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+_PLACES = [
+    Path(os.environ["NASFORGE_BENCHMARK_DATA"])
+    if "NASFORGE_BENCHMARK_DATA" in os.environ
+    else Path(__file__).parents[2] / "shared" / "data",
+]
+
+
+@pytest.fixture(scope="session")
+def benchmark_data() -> Callable[[str], Path]:
+    """The path of a benchmark table, or a skip that says where it was looked for."""
+
+    def find(name: str) -> Path:
+        for place in _PLACES:
+            if (place / name).exists():
+                return place / name
+        pytest.skip(
+            f"{name} is not in {_PLACES[0]} (set NASFORGE_BENCHMARK_DATA to the tables' folder)"
+        )
+
+    return find

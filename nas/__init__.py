@@ -26,14 +26,18 @@ _HOME = {
     "NasError": "nas.errors",
     "Objective": "nas.objective",
     "Proposal": "nas.trial",
+    "RayExecutor": "nas.execution.ray",
     "SearchSpace": "nas.space",
+    "Serial": "nas.execution.serial",
     "Strategy": "nas.strategy",
     "Trial": "nas.trial",
     "export": "nas.export",
     "maximize": "nas.objective",
     "minimize": "nas.objective",
     "network": "nas.space",
+    "retrain_and_export": "nas.delivery",
     "search": "nas.search",
+    "watch": "nas.progress",
 }
 
 __all__ = sorted([*_HOME, "__version__"])
@@ -43,13 +47,17 @@ if TYPE_CHECKING:
     from nas.architecture import Choice as Choice
     from nas.budget import Budget as Budget
     from nas.budget import Cost as Cost
+    from nas.delivery import retrain_and_export as retrain_and_export
     from nas.errors import NasError as NasError
     from nas.evaluator import Evaluator as Evaluator
+    from nas.execution.ray import RayExecutor as RayExecutor
+    from nas.execution.serial import Serial as Serial
     from nas.history import History as History
     from nas.objective import Metric as Metric
     from nas.objective import Objective as Objective
     from nas.objective import maximize as maximize
     from nas.objective import minimize as minimize
+    from nas.progress import watch as watch
     from nas.search import search as search
     from nas.space import SearchSpace as SearchSpace
     from nas.space import network as network

@@ -46,6 +46,8 @@ class Choice:
     def __post_init__(self) -> None:
         if not isinstance(self.label, str) or not self.label:
             raise NasError(f"a choice's label must be a non-empty string, got {self.label!r}")
+        if isinstance(self.options, str):  # a tuple of its letters is not what was meant
+            raise NasError(f"choice {self.label!r}: options must be several, got {self.options!r}")
         object.__setattr__(self, "options", tuple(self.options))
         if not self.options:
             raise NasError(f"choice {self.label!r} has no options")
@@ -58,7 +60,15 @@ class Choice:
         if len(set(self.options)) != len(self.options):
             raise NasError(f"choice {self.label!r} has equal options: {self.options}")
         pairs = self.when.items() if isinstance(self.when, Mapping) else self.when
+        for label, values in pairs:
+            if isinstance(values, str) or not isinstance(values, Iterable):
+                raise NasError(
+                    f"choice {self.label!r}: when must map labels to tuples of options, but "
+                    f"{label!r} is mapped to {values!r}"
+                )
         object.__setattr__(self, "when", tuple((label, tuple(values)) for label, values in pairs))
+        if self.label in dict(self.conditions()):
+            raise NasError(f"choice {self.label!r} depends on itself")
 
     def conditions(self) -> Condition:
         """``when`` in the form it is kept in."""
@@ -67,9 +77,7 @@ class Choice:
 
     def active(self, picks: Mapping[str, Scalar]) -> bool:
         """Whether the choice is open after these picks."""
-        return all(
-            label in picks and picks[label] in values for label, values in self.conditions()
-        )
+        return all(label in picks and picks[label] in values for label, values in self.conditions())
 
     def index(self, option: Scalar) -> int:
         """The position of an option; raises ``InvalidArchitecture`` for one that is not there."""

@@ -62,9 +62,9 @@ class Budget:
 
     def used(self, spent: Cost) -> float:
         """The share that is spent, 0 to 1, of whatever limit is nearest."""
-        shares = [
-            getattr(spent, field.name) / limit
-            for field in fields(self)
-            if (limit := getattr(self, field.name)) is not None
-        ]
+        shares = [0.0]
+        for field in fields(self):
+            limit = getattr(self, field.name)
+            if limit is not None:
+                shares.append(float(getattr(spent, field.name) / limit))
         return min(1.0, max(shares))

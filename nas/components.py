@@ -122,9 +122,7 @@ def create(
             "continue this run from that script"
         )
     if "name" not in description:
-        raise ConfigError(
-            f"{where} has no name: {nearest('', registry.names(kind))}"
-        )
+        raise ConfigError(f"{where} has no name: {nearest('', registry.names(kind))}")
     try:
         factory = registry.load(kind, str(description["name"]))
     except ConfigError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import warnings
@@ -20,6 +21,7 @@ from nas.trial import Failed, Measured, Proposal, Trial
 JOURNAL = "journal.jsonl"
 SNAPSHOT = "strategy.pt"
 ARTIFACTS = "trials"
+_MAY_CHANGE = ("budget", "executor")
 
 
 class ParetoFront:
@@ -81,7 +83,7 @@ class History:
         self.trials: list[Trial] = []
         self.spent = Cost()
         self._steps: list[tuple[str, Any]] = []
-        self._length = 0
+        self._length = self._size = 0
         self._count = 0
         self._writer: journal.JournalWriter | None = None
         self._snapshot_at = time.monotonic()
@@ -89,7 +91,7 @@ class History:
             self._load(self.folder / JOURNAL)
 
     def _load(self, path: Path) -> None:
-        events, self._length = journal.read(path)
+        events, self._length, self._size = journal.read(path)
         if not events:
             return
         header = events[0]
@@ -120,14 +122,23 @@ class History:
         """
         document = {"format": journal.FORMAT, **header}
         if self.header is not None:
-            difference = _difference(self.header, document, "")
+            # How much to spend, and where, may change on the way; what is searched may not.
+            fixed = [key for key in {**self.header, **document} if key not in _MAY_CHANGE]
+            difference = _difference(
+                {key: self.header[key] for key in fixed if key in self.header},
+                {key: document[key] for key in fixed if key in document},
+                "",
+            )
             if difference:
                 raise ResumeError(f"{self.folder} holds another run: {difference}")
         if self.folder is None:
             self.header = document
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._writer = journal.JournalWriter(self.folder / JOURNAL, self._length)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JournalError(f"{self.folder} cannot be made: {error.strerror}") from error
+        self._writer = journal.JournalWriter(self.folder / JOURNAL, self._length, self._size)
         if self.header is None:
             self._writer.append({"event": "run", **document}, durable=True)
             self.header = document
@@ -154,7 +165,7 @@ class History:
         """Lets go of the journal, so that another process may resume the run."""
         if self._writer is not None:
             self._writer.close()
-            self._length = (self._writer.path).stat().st_size
+            self._length = self._size = self._writer.path.stat().st_size
             self._writer = None
 
     # ------------------------------------------------------------------- resuming
@@ -265,7 +276,7 @@ class History:
         for document in strategy.get("objectives", []):
             for direction in ("maximize", "minimize"):
                 if document.get(direction) == metric:
-                    return Objective(metric, direction)  # type: ignore[arg-type]
+                    return Objective(metric, direction)
         return Objective(metric, "maximize")
 
     def trial(self, number: int) -> Trial:
@@ -304,10 +315,8 @@ def _write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        try:
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        except OSError:
-            pass
         raise JournalError(
             f"{path}: cannot be written: {error.strerror}. All trials finished until now are on "
             "disk; make room and resume"
@@ -337,5 +346,3 @@ def _difference(old: Any, new: Any, where: str) -> str:
                 return found
         return ""
     return "" if old == new else f"{where} is {old!r} in the journal and {new!r} in this search"
-
-

@@ -52,8 +52,8 @@ def decode_line(line: bytes) -> dict[str, Any]:
     return event
 
 
-def read(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """All events, and the length in bytes of the file that holds them.
+def read(path: Path) -> tuple[list[dict[str, Any]], int, int]:
+    """All events, the length in bytes of what holds them, and the size of the file.
 
     Bytes behind that length are a torn last line, which a ``TornLine`` warning reports.
     """
@@ -74,32 +74,37 @@ def read(path: Path) -> tuple[list[dict[str, Any]], int]:
                     TornLine,
                     stacklevel=2,
                 )
-                return events, start
+                return events, start, len(content)
             raise JournalError(
                 f"{path}: line {len(events) + 1} is damaged: {error}. Restore the file from a "
                 "backup, or cut it before that line to go on from there"
             ) from error
         if torn:  # whole but for its newline: kept; the writer adds what is missing
-            return events, len(content)
+            return events, len(content), len(content)
         start = end + 1
-    return events, start
+    return events, start, len(content)
 
 
 class JournalWriter:
-    """Appends events to a journal that it holds alone.
+    """Appends events to a journal that it holds alone, behind its first ``length`` bytes.
 
-    Raises ``ResumeError`` if another process holds it, and ``JournalError`` when the disk is
-    full or fails; the file then ends with the last whole line.
+    Raises ``ResumeError`` if another process holds it, or wrote to it since it was read and had
+    ``size`` bytes, and ``JournalError`` when the disk is full or fails; the file then ends with
+    the last whole line.
     """
 
-    def __init__(self, path: Path, length: int) -> None:
+    def __init__(self, path: Path, length: int, size: int) -> None:
         self.path = path
-        self._file: IO[bytes] = open(path, "r+b" if path.exists() else "w+b", buffering=0)
+        mode = "r+b" if path.exists() else "w+b"
+        self._file: IO[bytes] = open(path, mode, buffering=0)  # noqa: SIM115 - held until close
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._file.close()
             raise ResumeError(f"{path}: another process is running this search") from error
+        if os.fstat(self._file.fileno()).st_size != size:
+            self._file.close()
+            raise ResumeError(f"{path}: another process wrote to it since it was read")
         self._file.truncate(length)
         self._length = length
         if length and os.pread(self._file.fileno(), 1, length - 1) != b"\n":
@@ -107,16 +112,16 @@ class JournalWriter:
 
     def append(self, event: Mapping[str, Any], *, durable: bool) -> None:
         """Writes one event; durable means it survives a loss of power from here on."""
-        self._write(encode_line(event))
-        if durable:
-            os.fsync(self._file.fileno())
+        self._write(encode_line(event), durable)
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, line: bytes, durable: bool = False) -> None:
         try:
             os.lseek(self._file.fileno(), self._length, os.SEEK_SET)
             view = memoryview(line)
             while view:
                 view = view[os.write(self._file.fileno(), view) :]
+            if durable:
+                os.fsync(self._file.fileno())
         except OSError as error:
             self._file.truncate(self._length)
             raise JournalError(

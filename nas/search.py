@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from nas import __version__
 from nas.budget import Budget, Cost
 from nas.components import describe
-from nas.errors import UnsupportedRequest
+from nas.errors import InfeasibleLimit, UnsupportedRequest
 from nas.evaluator import Evaluator
 from nas.execution import Executor
+from nas.feasibility import check_limits
 from nas.history import History
 from nas.objective import check_objectives
 from nas.strategy import Strategy
-from nas.trial import Proposal, Trial
+from nas.trial import Infeasible, Proposal, Trial
+
+MOST_INFEASIBLE = 1000
+"""Infeasible architectures cost no trial of the budget; so many in a row end the search."""
 
 
 def search(
@@ -24,7 +28,7 @@ def search(
     executor: Executor,
     budget: Budget,
     history: History,
-) -> Iterator[Trial]:
+) -> Generator[Trial, None, None]:
     """Runs a search, yielding each trial when it is on disk and the strategy has heard of it.
 
     Over a history that already has trials it goes on where they end: trials that were in
@@ -33,10 +37,14 @@ def search(
 
     Raises:
         ConfigError: the evaluator does not measure an objective.
+        InfeasibleLimit: no architecture seems to meet the limits.
         ResumeError: the history is of another search (space, strategy, seed, evaluator).
         JournalError: the disk does not take what was found.
     """
     check_objectives(strategy.objectives, evaluator.metrics)
+    if history.header is None:
+        check_limits(strategy, evaluator)
+    infeasible_in_a_row = 0
     try:
         history.begin(header(strategy, evaluator, executor, budget))
         waiting = deque(history.replay(strategy))
@@ -61,6 +69,15 @@ def search(
             strategy.tell(trial)
             history.snapshot(strategy)
             yield trial
+            if not isinstance(trial.outcome, Infeasible):
+                infeasible_in_a_row = 0
+                continue
+            infeasible_in_a_row += 1
+            if infeasible_in_a_row == MOST_INFEASIBLE:
+                raise InfeasibleLimit(
+                    f"{MOST_INFEASIBLE} architectures in a row broke a limit, the last because "
+                    f"{trial.outcome.reason}: raise the limit, or make the networks smaller"
+                )
     finally:
         executor.close()
         history.close()
@@ -79,6 +96,7 @@ def header(
     """What a journal's first line says of a run: enough to build it again."""
     return {
         "version": __version__,
+        "space": strategy.space.name,
         "strategy": describe(strategy),
         "evaluator": describe(evaluator),
         "executor": describe(executor),

@@ -16,10 +16,10 @@ class Strategy(Protocol):
     """Proposes architectures and learns from trials. Implement it; there is nothing to inherit.
 
     ``ask`` numbers its proposals 0, 1, 2, … and may return fewer than ``n``, or none, which
-    means: tell me more first or, when nothing is in flight, that it is done (an ``ask`` that returns
-    none leaves the state as it was). ``tell`` takes
-    trials in any order, failed and infeasible ones too. The state is plain: numbers, strings,
-    lists, dictionaries with string keys, and tensors.
+    means: tell me more first or, when nothing is in flight, that it is done. An ``ask`` that
+    returns none leaves the state as it was. ``tell`` takes trials in any order, failed and
+    infeasible ones too. The state is plain: numbers, strings, lists, dictionaries with string
+    keys, and tensors.
 
     An argument of ``__init__`` is an attribute of the same name: so a run can be written down
     and built again.

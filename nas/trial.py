@@ -115,6 +115,15 @@ class Trial:
     outcome: Outcome
     cost: Cost
 
+    def __str__(self) -> str:
+        if isinstance(self.outcome, Failed):
+            found = f"failed, {self.outcome.cause}: {self.outcome.message}"
+        elif isinstance(self.outcome, Infeasible):
+            found = f"infeasible: {self.outcome.reason}"
+        else:
+            found = " ".join(f"{name}={value:.6g}" for name, value in self.values.items())
+        return f"#{self.number} {found} ({self.cost.seconds:.1f} s)"
+
     @property
     def number(self) -> int:
         return self.proposal.number

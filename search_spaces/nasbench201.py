@@ -113,7 +113,7 @@ class NasBench201:
         return _architecture([best[edge] for edge in EDGES])
 
     def build(self, builder: Builder) -> nn.Module:
-        c_in, height, _ = self.input
+        c_in = self.input[0]
         stages: list[nn.Module] = []
         c = self.channels
         for stage in range(3):

@@ -24,9 +24,7 @@ class RandomSearch:
     # So many draws in a row that were all seen before mean that few are left: list those then.
     _DRAWS = 200
 
-    def __init__(
-        self, space: SearchSpace, objectives: Sequence[Objective], seed: int = 0
-    ) -> None:
+    def __init__(self, space: SearchSpace, objectives: Sequence[Objective], seed: int = 0) -> None:
         if seed < 0:
             raise ConfigError(f"seed must be zero or more, got {seed}")
         self.space = space

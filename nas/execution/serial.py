@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from nas.budget import Cost
-from nas.errors import ConfigError, UnsupportedRequest
+from nas.errors import UnsupportedRequest
 from nas.evaluator import Evaluator
-from nas.execution.guard import run_trial
+from nas.execution.guard import check_enforceable, check_limits, run_trial
 from nas.trial import Proposal, Trial
 
 
@@ -14,17 +14,14 @@ class Serial:
 
     Args:
         time_limit_s: a trial that takes longer is interrupted and fails (its Python code: use
-            Ray for evaluators that hang inside C).
+            Ray for evaluators that hang inside C). Only for searches in the main thread.
         memory_bytes: memory that a trial may take beyond what the process holds (Linux).
     """
 
     def __init__(
         self, *, time_limit_s: float | None = None, memory_bytes: int | None = None
     ) -> None:
-        if time_limit_s is not None and time_limit_s <= 0:
-            raise ConfigError(f"time_limit_s must be above zero, got {time_limit_s}")
-        if memory_bytes is not None and memory_bytes <= 0:
-            raise ConfigError(f"memory_bytes must be above zero, got {memory_bytes}")
+        check_limits(time_limit_s, memory_bytes)
         self.time_limit_s = time_limit_s
         self.memory_bytes = memory_bytes
         self._waiting: tuple[Evaluator, Proposal] | None = None
@@ -47,6 +44,7 @@ class Serial:
     def submit(self, evaluator: Evaluator, proposal: Proposal) -> None:
         if self._waiting is not None:
             raise UnsupportedRequest("the serial executor runs one trial at a time")
+        check_enforceable(self.time_limit_s, self.memory_bytes)
         self._waiting = (evaluator, proposal)
 
     def next(self) -> Trial:

@@ -34,5 +34,5 @@ class CostEvaluator:
     def evaluate(self, proposal: Proposal) -> Measured:
         return Measured(self.preview(proposal.arch))
 
-    def epochs(self, fidelity: Fidelity) -> float:
+    def planned_epochs(self, fidelity: Fidelity) -> float:
         return 0.0

@@ -7,16 +7,26 @@ fixed order, or on smaller images.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from typing import Any
 
+from safetensors.torch import save
 from torch.utils.data import Subset
 
 from nas.budget import Cost
 from nas.data import Data, check_fits, split
-from nas.errors import ConfigError, DataError
+from nas.errors import ConfigError
 from nas.objective import Metric
 from nas.space import SearchSpace
-from nas.training import Device, Recipe, choose_device, evaluate, initialised, train, weights
+from nas.training import (
+    DEFAULT_RECIPE,
+    Device,
+    Recipe,
+    choose_device,
+    evaluate,
+    initialised,
+    train,
+    weights,
+)
 from nas.trial import Fidelity, Measured, Proposal
 
 WEIGHTS = "model.safetensors"
@@ -55,23 +65,20 @@ class TrainingEvaluator:
         data_fraction: float = 1.0,
         resolution: int | None = None,
         validation_fraction: float = 0.2,
-        recipe: Recipe = Recipe(),  # noqa: B008  # frozen
+        recipe: Recipe = DEFAULT_RECIPE,
         device: Device = "auto",
         threads: int = 1,
         keep_weights: bool = True,
     ) -> None:
         check_fits(data, space)
-        # Checks the defaults as it would a proposal's own.
-        self._default = Fidelity(epochs, data_fraction, resolution)
-        if resolution is not None and len(data.input) != 3:
-            raise ConfigError(f"a resolution is for images, but the examples are {data.input}")
+        Fidelity(epochs, data_fraction, resolution)  # checks the defaults as a proposal's own
         if threads < 1:
             raise ConfigError(f"threads must be at least 1, got {threads}")
         choose_device(device)
         split(data, validation_fraction)
         self.space = space
         self.data = data
-        self.epochs_ = epochs
+        self.epochs = epochs
         self.data_fraction = data_fraction
         self.resolution = resolution
         self.validation_fraction = validation_fraction
@@ -79,3 +86,55 @@ class TrainingEvaluator:
         self.device = device
         self.threads = threads
         self.keep_weights = keep_weights
+        self._check_resolution(resolution)
+
+    def evaluate(self, proposal: Proposal) -> Measured:
+        """Trains and validates; raises ``NotFinite`` where the training loss is not finite."""
+        epochs, data_fraction, resolution = self._filled(proposal.fidelity)
+        self._check_resolution(resolution)
+        part, held_out = split(self.data, self.validation_fraction)
+        used = max(2, round(data_fraction * len(part)))
+        part = Subset(part.dataset, part.indices[:used])
+        built = initialised(self.space, proposal.arch, proposal.seed)
+        curve = train(
+            built,
+            part,
+            self.recipe,
+            epochs,
+            proposal.seed,
+            crop_padding=self.data.crop_padding,
+            flip=self.data.flip,
+            resolution=resolution,
+            device=self.device,
+            threads=self.threads,
+        )
+        accuracy, loss = evaluate(
+            built, held_out, resolution=resolution, device=self.device, threads=self.threads
+        )
+        notes: dict[str, Any] = {"curve": curve}
+        if self.data.preprocessing:
+            notes["preprocessing"] = dict(self.data.preprocessing)
+        return Measured(
+            {"accuracy": accuracy, "loss": loss},
+            Cost(epochs=epochs * data_fraction),
+            notes,
+            {WEIGHTS: save(weights(built))} if self.keep_weights else {},
+        )
+
+    def planned_epochs(self, fidelity: Fidelity) -> float:
+        epochs, data_fraction, _ = self._filled(fidelity)
+        return epochs * data_fraction
+
+    def _filled(self, asked: Fidelity) -> tuple[int, float, int | None]:
+        return (
+            self.epochs if asked.epochs is None else asked.epochs,
+            self.data_fraction if asked.data_fraction is None else asked.data_fraction,
+            self.resolution if asked.resolution is None else asked.resolution,
+        )
+
+    def _check_resolution(self, resolution: int | None) -> None:
+        if resolution is not None and len(self.data.input) != 3:
+            raise ConfigError(
+                f"a resolution is for images, but data set {self.data.name!r} has examples of "
+                f"shape {self.data.input}"
+            )

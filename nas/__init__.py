@@ -31,12 +31,10 @@ _HOME = {
     "Serial": "nas.execution.serial",
     "Strategy": "nas.strategy",
     "Trial": "nas.trial",
-    "export": "nas.export",
     "maximize": "nas.objective",
     "minimize": "nas.objective",
     "network": "nas.space",
     "retrain_and_export": "nas.delivery",
-    "search": "nas.search",
     "watch": "nas.progress",
 }
 
@@ -58,7 +56,6 @@ if TYPE_CHECKING:
     from nas.objective import maximize as maximize
     from nas.objective import minimize as minimize
     from nas.progress import watch as watch
-    from nas.search import search as search
     from nas.space import SearchSpace as SearchSpace
     from nas.space import network as network
     from nas.strategy import Strategy as Strategy

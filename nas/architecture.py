@@ -59,7 +59,7 @@ class Choice:
                 )
         if len(set(self.options)) != len(self.options):
             raise NasError(f"choice {self.label!r} has equal options: {self.options}")
-        pairs = self.when.items() if isinstance(self.when, Mapping) else self.when
+        pairs = list(self.when.items() if isinstance(self.when, Mapping) else self.when)
         for label, values in pairs:
             if isinstance(values, str) or not isinstance(values, Iterable):
                 raise NasError(

@@ -310,8 +310,10 @@ def _read_architecture(text_or_file: str) -> tuple[str, dict[str, Any]]:
         document = json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path} is not JSON: {error}") from error
-    arguments = document.get("arguments", {}) if isinstance(document, dict) else {}
-    return text, dict(arguments) if isinstance(arguments, dict) else {}
+    described = document.get("search_space") if isinstance(document, dict) else None
+    if not isinstance(described, dict):
+        return text, {}
+    return text, {key: value for key, value in described.items() if key != "name"}
 
 
 def vars_of(found: Any) -> dict[str, int]:

@@ -6,6 +6,7 @@ habit: an argument of ``__init__`` is an attribute of the same name.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 import typing
@@ -50,11 +51,11 @@ def describe(value: Any) -> Any:
         return [describe(item) for item in value]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {key: describe(item) for key, item in value.items()}
-    source = getattr(value, "source", None)
-    if isinstance(source, Mapping):  # made by a function, which wrote down its own call
-        return dict(source)
     opaque = {OPAQUE: f"{type(value).__module__}.{type(value).__qualname__}"}
-    if isinstance(value, type) or callable(value):
+    source = getattr(value, "source", opaque)
+    if isinstance(source, Mapping) and source is not opaque:
+        return dict(source)  # made by a function, which wrote down its own call
+    if source is None or isinstance(value, type) or callable(value):
         return opaque
     arguments: dict[str, Any] = {}
     for name, parameter in _parameters(type(value)).items():
@@ -146,9 +147,22 @@ def create(
             raise ConfigError(f"{where}: {description['name']!r} needs {name!r}")
     arguments = _typed(factory, arguments, where, set(given))
     try:
-        return factory(**arguments)
+        made = factory(**arguments)
     except NasError as error:
         raise type(error)(f"{where}: {error}") from error
+    return _with_source(made, description, where) if kind == "datasets" else made
+
+
+def _with_source(made: Any, description: Mapping[str, Any], where: str) -> Any:
+    """A data set that remembers the description it was made from."""
+    from nas.data import Data
+
+    if not isinstance(made, Data):
+        raise ConfigError(
+            f"{where}: {description['name']!r} returned a {type(made).__name__}, expected a "
+            "nas.data.Data (nas.data.from_datasets makes one of torch data sets)"
+        )
+    return dataclasses.replace(made, source=dict(description)) if made.source is None else made
 
 
 def _parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -179,6 +193,9 @@ def _typed(
     for name, value in arguments.items():
         if name not in hints or name in given or name in KIND_OF_ARGUMENT or name == "objectives":
             continue
+        if inspect.isclass(hints[name]) and dataclasses.is_dataclass(hints[name]):
+            checked[name] = _record(hints[name], value, f"{where}.{name}")
+            continue
         if isinstance(value, str) and re.fullmatch(r"\d+(x\d+)+", value):
             value = [int(size) for size in value.split("x")]
         adapter = pydantic.TypeAdapter[Any](
@@ -190,3 +207,20 @@ def _typed(
             first = error.errors()[0]
             raise ConfigError(f"{where}.{name}: {first['msg']}, got {value!r}") from error
     return checked
+
+
+def _record(kind: type, value: Any, where: str) -> Any:
+    """A plain dataclass (a training recipe, say) from a mapping of its fields."""
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} must be a mapping of {kind.__name__}'s fields, got {value!r}")
+    fields = {key: item for key, item in value.items() if key != "name"}
+    known = _parameters(kind)
+    for key in fields:
+        if key not in known:
+            raise ConfigError(f"{where} has no {key!r}: {nearest(key, known)}")
+    try:
+        return kind(**_typed(kind, fields, where, set()))
+    except NasError as error:
+        raise type(error)(f"{where}: {error}") from error

@@ -23,7 +23,7 @@ class Evaluator(Protocol):
 
     def evaluate(self, proposal: Proposal) -> Measured | Infeasible: ...
 
-    def epochs(self, fidelity: Fidelity) -> float:
+    def planned_epochs(self, fidelity: Fidelity) -> float:
         """How many epochs a trial of this fidelity trains: what it commits of the budget."""
 
 

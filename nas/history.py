@@ -13,7 +13,7 @@ from typing import Any
 
 from nas import journal
 from nas.budget import Cost
-from nas.errors import JournalError, NasError, ResumeError, nearest
+from nas.errors import JournalError, NasError, ResumeError, UnsupportedRequest, nearest
 from nas.objective import Objective, dominates, violated
 from nas.strategy import Strategy
 from nas.trial import Failed, Measured, Proposal, Trial
@@ -32,10 +32,20 @@ class ParetoFront:
         self._members: list[Trial] = []
 
     def add(self, trial: Trial) -> bool:
-        """Takes a trial in; says whether it is on the front now."""
+        """Takes a trial in; says whether it is on the front now.
+
+        Raises:
+            NasError: it was measured, but not in one of the objectives.
+        """
         if not isinstance(trial.outcome, Measured):
             return False
         values = trial.values
+        for objective in self.objectives:
+            if objective.metric not in values:
+                raise NasError(
+                    f"trial {trial.number} did not measure {objective.metric!r}: "
+                    f"{nearest(objective.metric, values)}"
+                )
         if violated(self.objectives, values) is not None:
             return False
         for member in self._members:
@@ -84,7 +94,7 @@ class History:
         self.spent = Cost()
         self._steps: list[tuple[str, Any]] = []
         self._length = self._size = 0
-        self._count = 0
+        self._count = self._asked = 0
         self._writer: journal.JournalWriter | None = None
         self._snapshot_at = time.monotonic()
         if self.folder is not None and (self.folder / JOURNAL).exists():
@@ -103,6 +113,7 @@ class History:
         self.header = {key: value for key, value in header.items() if key != "event"}
         self._steps = list(journal.replayed(path, events))
         self._count = len(self._steps)
+        self._asked = sum(len(value[1]) for kind, value in self._steps if kind == "ask")
         for kind, value in self._steps:
             if kind == "trial":
                 self._remember(value)
@@ -144,7 +155,18 @@ class History:
             self.header = document
 
     def asked(self, n: int, proposals: Sequence[Proposal]) -> None:
-        """Records what the strategy proposed, before any of it is evaluated."""
+        """Records what the strategy proposed, before any of it is evaluated.
+
+        Raises:
+            UnsupportedRequest: the numbers of the proposals do not continue this history's.
+        """
+        for number, proposal in enumerate(proposals, start=self._asked):
+            if proposal.number != number:
+                raise UnsupportedRequest(
+                    f"the strategy numbers a proposal {proposal.number} where {number} is next: "
+                    "it counts them wrongly, or was not put where this history is"
+                )
+        self._asked += len(proposals)
         self._count += 1
         if self._writer is not None:
             self._writer.append(journal.ask_event(n, list(proposals)), durable=False)
@@ -165,7 +187,8 @@ class History:
         """Lets go of the journal, so that another process may resume the run."""
         if self._writer is not None:
             self._writer.close()
-            self._length = self._size = self._writer.path.stat().st_size
+            self._length = self._writer.length
+            self._size = self._writer.path.stat().st_size
             self._writer = None
 
     # ------------------------------------------------------------------- resuming
@@ -211,27 +234,37 @@ class History:
         import torch
 
         buffer = io.BytesIO()
-        torch.save({"steps": self._count, "state": strategy.state_dict()}, buffer)
+        length = self._writer.length
+        snapshot = {
+            "steps": self._count,
+            "length": length,
+            "checksum": self._writer.checksum(length),
+            "state": strategy.state_dict(),
+        }
+        torch.save(snapshot, buffer)
         _write_whole(self.folder / SNAPSHOT, buffer.getvalue())
         self._snapshot_at = time.monotonic()
 
     def _restore(self, strategy: Strategy) -> int:
-        path = None if self.folder is None else self.folder / SNAPSHOT
-        if path is None or not path.exists() or not self._steps:
+        if self.folder is None or self._writer is None or not self._steps:
+            return 0
+        path = self.folder / SNAPSHOT
+        if not path.exists():
             return 0
         import torch
 
         try:
             snapshot = torch.load(path, weights_only=True)
             steps, state = int(snapshot["steps"]), snapshot["state"]
+            length, checksum = int(snapshot["length"]), snapshot["checksum"]
         except Exception as error:  # whatever a damaged file makes torch raise
             warnings.warn(
                 f"{path} cannot be read ({type(error).__name__}); replaying the whole journal",
                 stacklevel=2,
             )
             return 0
-        if steps > len(self._steps):  # the journal was cut behind the snapshot's back
-            return 0
+        if length > self._writer.length or self._writer.checksum(length) != checksum:
+            return 0  # of a journal that was cut or replaced behind the snapshot's back
         strategy.load_state_dict(state)
         return steps
 

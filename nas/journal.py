@@ -8,6 +8,7 @@ the process died is recognised and dropped; any other damage is an error that na
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -17,7 +18,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from nas.architecture import Architecture
 from nas.budget import Cost
@@ -34,7 +35,9 @@ class TornLine(UserWarning):
 
 def encode_line(event: Mapping[str, Any]) -> bytes:
     """One event as a line, its checksum inside, the newline included."""
-    body = json.dumps(event, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    text = json.dumps(event, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    # Messages of failures may hold file names that are not UTF-8; ``json.loads`` reads these back.
+    body = text.encode("utf-8", "surrogatepass")
     return body[:-1] + b',"crc":"%08x"}\n' % zlib.crc32(body)
 
 
@@ -88,50 +91,69 @@ def read(path: Path) -> tuple[list[dict[str, Any]], int, int]:
 class JournalWriter:
     """Appends events to a journal that it holds alone, behind its first ``length`` bytes.
 
+    The file is as it was until the first event is appended.
+
     Raises ``ResumeError`` if another process holds it, or wrote to it since it was read and had
     ``size`` bytes, and ``JournalError`` when the disk is full or fails; the file then ends with
     the last whole line.
+
+    Attributes:
+        length: how many bytes of the file hold events.
     """
 
     def __init__(self, path: Path, length: int, size: int) -> None:
         self.path = path
-        mode = "r+b" if path.exists() else "w+b"
-        self._file: IO[bytes] = open(path, mode, buffering=0)  # noqa: SIM115 - held until close
+        self.length = length
+        self._begun = False
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Never truncated here: another process may have made the file a moment ago.
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            self._file.close()
+            raise JournalError(f"{path}: cannot be opened: {error.strerror}") from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._fd)
             raise ResumeError(f"{path}: another process is running this search") from error
-        if os.fstat(self._file.fileno()).st_size != size:
-            self._file.close()
+        if os.fstat(self._fd).st_size != size:
+            os.close(self._fd)
             raise ResumeError(f"{path}: another process wrote to it since it was read")
-        self._file.truncate(length)
-        self._length = length
-        if length and os.pread(self._file.fileno(), 1, length - 1) != b"\n":
-            self._write(b"\n")
 
     def append(self, event: Mapping[str, Any], *, durable: bool) -> None:
         """Writes one event; durable means it survives a loss of power from here on."""
-        self._write(encode_line(event), durable)
-
-    def _write(self, line: bytes, durable: bool = False) -> None:
         try:
-            os.lseek(self._file.fileno(), self._length, os.SEEK_SET)
-            view = memoryview(line)
-            while view:
-                view = view[os.write(self._file.fileno(), view) :]
+            if not self._begun:
+                os.ftruncate(self._fd, self.length)  # the torn line
+                if self.length and os.pread(self._fd, 1, self.length - 1) != b"\n":
+                    self._write(b"\n")
+                self._begun = True
+            self._write(encode_line(event))
             if durable:
-                os.fsync(self._file.fileno())
+                os.fsync(self._fd)
         except OSError as error:
-            self._file.truncate(self._length)
             raise JournalError(
                 f"{self.path}: cannot be written: {error.strerror}. All trials finished until "
                 "now are on disk; make room and resume"
             ) from error
-        self._length += len(line)
+
+    def _write(self, line: bytes) -> None:
+        done = 0
+        try:
+            while done < len(line):
+                done += os.pwrite(self._fd, line[done:], self.length + done)
+        except OSError:
+            # If this fails as well, the torn line is dropped when the journal is read.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self.length)
+            raise
+        self.length += len(line)
+
+    def checksum(self, length: int) -> int:
+        """The checksum of the first bytes: whether another file belongs to this journal."""
+        return zlib.crc32(os.pread(self._fd, length, 0))
 
     def close(self) -> None:
-        self._file.close()
+        os.close(self._fd)
 
 
 # ------------------------------------------------------------------ values as JSON, and back

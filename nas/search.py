@@ -86,7 +86,7 @@ def search(
 def _committed(evaluator: Evaluator, waiting: deque[Proposal]) -> Cost:
     return Cost(
         trials=len(waiting),
-        epochs=sum(evaluator.epochs(proposal.fidelity) for proposal in waiting),
+        epochs=sum(evaluator.planned_epochs(proposal.fidelity) for proposal in waiting),
     )
 
 

@@ -288,6 +288,8 @@ def parse(space: SearchSpace, text: str) -> Architecture:
         picks: dict[str, Scalar] = {}
         for word in words:
             label, written = word.split("=", 1)
+            if label in picks:
+                raise InvalidArchitecture(f"{label!r} is given twice in {text!r:.120}")
             match = [option for option in by_label[label].options if str(option) == written]
             if not match:
                 raise InvalidArchitecture(
@@ -329,7 +331,7 @@ def network(space: SearchSpace, arch: Architecture) -> nn.Module:
 def check_input(value: Sequence[Any], where: str) -> tuple[int, ...]:
     """An input shape as a space takes it: positive integers, channels first."""
     shape = tuple(value)
-    if not shape or not all(isinstance(size, int) and size > 0 for size in shape):
+    if not shape or not all(type(size) is int and size > 0 for size in shape):
         raise InvalidArchitecture(
             f"{where}: input must be positive integers, channels first, as in (3, 32, 32); "
             f"got {value!r}"

@@ -75,6 +75,9 @@ class Recipe:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
 
 
+DEFAULT_RECIPE = Recipe()
+
+
 @dataclass(frozen=True)
 class Retrained:
     """A fully trained network.
@@ -197,7 +200,7 @@ def retrain(
     data: Data,
     *,
     epochs: int,
-    recipe: Recipe | None = None,
+    recipe: Recipe = DEFAULT_RECIPE,
     seed: int = 0,
     device: Device = "auto",
     threads: int = 1,
@@ -214,7 +217,7 @@ def retrain(
     curve = train(
         built,
         data.train,
-        recipe or Recipe(),
+        recipe,
         epochs,
         seed,
         crop_padding=data.crop_padding,

@@ -219,7 +219,7 @@ def test_list_has_a_line_each(nas: Callable[..., Result]) -> None:
         ({}, ["executor=rey"], "did you mean 'ray'"),
         ({"objectives": [{"minimize": "macs", "limit": 10}]}, [], "macs is"),
         ({"space": {"name": "chain", "input": [3, 32, 32]}}, [], "(3, 32, 32)"),
-        ({"data": "broken_data:make"}, [], "item 7"),
+        ({"data": "broken_data:make"}, [], "train[7] cannot be loaded: OSError: the file is gone"),
         ({"data": "missing_module:make"}, [], "missing_module"),
     ],
 )
@@ -292,7 +292,7 @@ def test_a_failed_trial_cannot_be_exported(nas: Callable[..., Result], tmp_path:
         "    metrics = (Metric('accuracy', 'fraction', 'maximize'),)\n\n"
         "    def evaluate(self, proposal):\n"
         "        raise RuntimeError('no such luck')\n\n"
-        "    def epochs(self, fidelity):\n"
+        "    def planned_epochs(self, fidelity):\n"
         "        return 0.0\n"
     )
     config = write(
@@ -313,7 +313,7 @@ def test_a_failed_trial_cannot_be_exported(nas: Callable[..., Result], tmp_path:
     ("content", "says"),
     [
         ("{", "is not JSON"),
-        ("[]", "an architecture is an object"),
+        ("[]", "cannot read '[]'"),
         ('{"space": "chain/v1"}', "'space' and 'picks'"),
         ('{"space": "chain/v0", "picks": {}}', "chain/v0"),
         ('{"space": "chain/v1", "picks": {"depth": 7}}', "7 is not an option of 'depth'"),

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
+
+from nas.execution.ray import RayExecutor
 from nas.execution.serial import Serial
 from nas.testing import ExecutorContract
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of this machine that all the tests of Ray share: starting one takes seconds."""
+    import ray
+
+    ray.init(num_cpus=2, _node_ip_address="127.0.0.2", include_dashboard=False)
+    yield
+    ray.shutdown()
 
 
 class TestSerial(ExecutorContract):
@@ -12,3 +25,14 @@ class TestSerial(ExecutorContract):
 
     def make_limited(self, time_limit_s):
         return Serial(time_limit_s=time_limit_s)
+
+
+@pytest.mark.usefixtures("cluster")
+class TestRay(ExecutorContract):
+    most = 2
+
+    def make(self):
+        return RayExecutor(cpus=1)
+
+    def make_limited(self, time_limit_s):
+        return RayExecutor(cpus=1, time_limit_s=time_limit_s)

@@ -81,7 +81,7 @@ class Liveness:
             key = self._key(tensor)
             self._unread.discard(key)
             if key in self._birth:
-                self._death[key] = self._time
+                self._death[key] = self._time + 1  # after the last operation
 
     def peak_bytes(self) -> int:
         """The largest sum of live buffers."""
@@ -92,7 +92,7 @@ class Liveness:
                 if dies and key != result and self._bytes[key] == self._bytes.get(result):
                     death[key] = time - 1
                     break
-        change = [0] * (self._time + 2)
+        change = [0] * (self._time + 3)
         for key, birth in self._birth.items():
             if key not in self._unread:
                 change[birth] += self._bytes[key]

@@ -90,7 +90,7 @@ def run_trial(
     except BaseException as error:  # SystemExit too: an evaluator does not end the search
         outcome = Failed(_cause(error), _message(error), _trace(error))
     seconds = time.perf_counter() - start
-    return finish(proposal, outcome, seconds, evaluator.epochs(proposal.fidelity))
+    return finish(proposal, outcome, seconds, evaluator.planned_epochs(proposal.fidelity))
 
 
 def finish(proposal: Proposal, outcome: Outcome, seconds: float, epochs: float) -> Trial:

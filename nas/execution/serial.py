@@ -39,7 +39,7 @@ class Serial:
         if self._waiting is None:
             return Cost()
         evaluator, proposal = self._waiting
-        return Cost(trials=1, epochs=evaluator.epochs(proposal.fidelity))
+        return Cost(trials=1, epochs=evaluator.planned_epochs(proposal.fidelity))
 
     def submit(self, evaluator: Evaluator, proposal: Proposal) -> None:
         if self._waiting is not None:

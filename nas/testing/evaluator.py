@@ -81,13 +81,15 @@ class EvaluatorContract(ABC):
     def test_epochs_are_what_a_trial_trains_at_most(self) -> None:
         evaluator = self.evaluator()
         for fidelity in self.fidelities():
-            epochs = evaluator.epochs(fidelity)
+            epochs = evaluator.planned_epochs(fidelity)
             assert math.isfinite(epochs)
             assert epochs >= 0
-        assert evaluator.epochs(Fidelity(epochs=1)) <= evaluator.epochs(Fidelity(epochs=3))
+        assert evaluator.planned_epochs(Fidelity(epochs=1)) <= evaluator.planned_epochs(
+            Fidelity(epochs=3)
+        )
         for proposal in self.proposals():
             outcome = evaluator.evaluate(proposal)
-            assert outcome.cost.epochs <= evaluator.epochs(proposal.fidelity) + 1e-9
+            assert outcome.cost.epochs <= evaluator.planned_epochs(proposal.fidelity) + 1e-9
 
     def test_preview_equals_the_measurement(self) -> None:
         evaluator = self.evaluator()
@@ -153,7 +155,7 @@ class EvaluatorContract(ABC):
         assert describe(again) == description
         assert again.metrics == evaluator.metrics
         for fidelity in self.fidelities():
-            assert again.epochs(fidelity) == evaluator.epochs(fidelity)
+            assert again.planned_epochs(fidelity) == evaluator.planned_epochs(fidelity)
         for proposal in itertools.islice(self.proposals(), 1):
             self._assert_same(again.evaluate(proposal), evaluator.evaluate(proposal))
 

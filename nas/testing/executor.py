@@ -150,6 +150,20 @@ class ExecutorContract(ABC):
         finally:
             executor.close()
 
+    def test_more_than_is_free_is_refused(self, executor: Executor) -> None:
+        free = executor.free
+        if free > 32:
+            pytest.skip(f"it has {free} places")
+        evaluator = ToyEvaluator(FlatSpace())
+        *fitting, surplus = toy_proposals(FlatSpace(), free + 1)
+        for proposal in fitting:
+            executor.submit(evaluator, proposal)
+        with pytest.raises(NasError):
+            executor.submit(evaluator, surplus)
+        assert executor.committed.trials == free
+        assert {executor.next().number for _ in fitting} == set(range(free))
+        assert executor.idle
+
     def test_waiting_for_nothing_is_refused(self, executor: Executor) -> None:
         with pytest.raises(NasError):
             executor.next()

@@ -137,10 +137,11 @@ class ToyEvaluator:
     def evaluate(self, proposal: Proposal) -> Measured | Infeasible:
         validate(self.space, proposal.arch)
         return Measured(
-            toy_values(self.space, proposal.arch), Cost(epochs=self.epochs(proposal.fidelity))
+            toy_values(self.space, proposal.arch),
+            Cost(epochs=self.planned_epochs(proposal.fidelity)),
         )
 
-    def epochs(self, fidelity: Fidelity) -> float:
+    def planned_epochs(self, fidelity: Fidelity) -> float:
         return 2.0 if fidelity.epochs is None else float(fidelity.epochs)
 
 
@@ -185,7 +186,7 @@ class Misbehaves:
                 time.sleep(0.05)
         return Measured({"score": float("nan")})
 
-    def epochs(self, fidelity: Fidelity) -> float:
+    def planned_epochs(self, fidelity: Fidelity) -> float:
         return 1.0
 
 

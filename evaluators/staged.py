@@ -1,0 +1,88 @@
+"""Evaluators one after the other, limits being decided after each: costs before any training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nas.architecture import Architecture
+from nas.budget import Cost
+from nas.errors import ConfigError, UnsupportedRequest
+from nas.evaluator import Evaluator, HasPreview
+from nas.objective import Metric, Objective, check_objectives, violated
+from nas.trial import Fidelity, Infeasible, Measured, Proposal
+
+
+class Staged:
+    """Runs several evaluators in order and stops at the first limit that is broken.
+
+    It measures what its stages measure together, and trains as long as they do together. Stages
+    that can say something without training do so in its ``preview``.
+
+    Args:
+        stages: the evaluators; put the cheap ones first.
+        objectives: those whose limits are checked.
+
+    Raises:
+        ConfigError: there is no stage, or two stages measure the same metric.
+    """
+
+    def __init__(self, stages: Sequence[Evaluator], objectives: Sequence[Objective]) -> None:
+        if not stages:
+            raise ConfigError("a staged evaluator needs one stage at least")
+        measured: dict[str, int] = {}
+        for position, stage in enumerate(stages):
+            for metric in stage.metrics:
+                if metric.name in measured:
+                    raise ConfigError(
+                        f"stages {measured[metric.name]} and {position} both measure "
+                        f"{metric.name!r}: leave one of them out"
+                    )
+                measured[metric.name] = position
+        self.stages = tuple(stages)
+        self.objectives = check_objectives(objectives)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return tuple(metric for stage in self.stages for metric in stage.metrics)
+
+    def evaluate(self, proposal: Proposal) -> Measured | Infeasible:
+        values: dict[str, float] = {}
+        cost = Cost()
+        notes: dict[str, Any] = {}
+        artifacts: dict[str, bytes] = {}
+        for stage in self.stages:
+            start = time.perf_counter()
+            outcome = stage.evaluate(proposal)
+            # A stage's own account of its time (a simulated one, say), else the clock's.
+            seconds = outcome.cost.seconds or time.perf_counter() - start
+            cost += Cost(outcome.cost.trials, seconds, outcome.cost.epochs)
+            values.update(outcome.values)
+            if isinstance(outcome, Infeasible):
+                return Infeasible(outcome.reason, values, cost)
+            reason = violated(self.objectives, values)
+            if reason is not None:
+                return Infeasible(reason, values, cost)
+            _merge(notes, outcome.notes, "note", stage)
+            _merge(artifacts, outcome.artifacts, "artifact", stage)
+        return Measured(values, cost, notes, artifacts)
+
+    def preview(self, arch: Architecture) -> Mapping[str, float]:
+        values: dict[str, float] = {}
+        for stage in self.stages:
+            if isinstance(stage, HasPreview):
+                values.update(stage.preview(arch))
+        return values
+
+    def planned_epochs(self, fidelity: Fidelity) -> float:
+        return sum(stage.planned_epochs(fidelity) for stage in self.stages)
+
+
+def _merge(whole: dict[str, Any], part: Mapping[str, Any], kind: str, stage: Evaluator) -> None:
+    for name, value in part.items():
+        if name in whole:
+            raise UnsupportedRequest(
+                f"{type(stage).__name__} leaves the {kind} {name!r}, as a stage before it does"
+            )
+        whole[name] = value

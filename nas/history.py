@@ -94,7 +94,8 @@ class History:
         self.spent = Cost()
         self._steps: list[tuple[str, Any]] = []
         self._length = self._size = 0
-        self._count = self._asked = 0
+        self._asked = 0
+        self._driven: Strategy | None = None  # the strategy that has seen all steps
         self._writer: journal.JournalWriter | None = None
         self._snapshot_at = time.monotonic()
         if self.folder is not None and (self.folder / JOURNAL).exists():
@@ -112,7 +113,6 @@ class History:
             )
         self.header = {key: value for key, value in header.items() if key != "event"}
         self._steps = list(journal.replayed(path, events))
-        self._count = len(self._steps)
         self._asked = sum(len(value[1]) for kind, value in self._steps if kind == "ask")
         for kind, value in self._steps:
             if kind == "trial":
@@ -167,7 +167,7 @@ class History:
                     "it counts them wrongly, or was not put where this history is"
                 )
         self._asked += len(proposals)
-        self._count += 1
+        self._steps.append(("ask", (n, list(proposals))))
         if self._writer is not None:
             self._writer.append(journal.ask_event(n, list(proposals)), durable=False)
 
@@ -179,7 +179,7 @@ class History:
                     _write_whole(self.folder / ARTIFACTS / str(trial.number) / name, content)
                 trial = replace(trial, outcome=replace(trial.outcome, artifacts={}))
             self._writer.append(journal.trial_event(trial), durable=True)
-        self._count += 1
+        self._steps.append(("trial", trial))
         self._remember(trial)
         return trial
 
@@ -194,14 +194,15 @@ class History:
     # ------------------------------------------------------------------- resuming
 
     def replay(self, strategy: Strategy) -> list[Proposal]:
-        """Puts a new strategy where this run left it; returns what was proposed and not finished.
+        """Puts a strategy where this run left it; returns what was proposed and not finished.
 
-        Starts from the newest snapshot of its state and repeats what was asked and told since.
+        A new strategy starts from the newest snapshot of its state and repeats what was asked and
+        told since. One that this history drove here itself is where it has to be.
 
         Raises:
             ResumeError: the strategy proposes something else than the journal holds.
         """
-        done = self._restore(strategy)
+        done = len(self._steps) if self._driven is strategy else self._restore(strategy)
         pending: dict[int, Proposal] = {}
         for index, (kind, value) in enumerate(self._steps):
             if kind == "trial":
@@ -220,7 +221,7 @@ class History:
                         f"{self.folder}: the strategy now proposes {_brief(again)} where the "
                         f"journal holds {_brief(proposals)}: its code or its settings changed"
                     )
-        self._steps = []
+        self._driven = strategy
         return list(pending.values())
 
     def snapshot(self, strategy: Strategy, *, now: bool = False) -> None:
@@ -236,7 +237,7 @@ class History:
         buffer = io.BytesIO()
         length = self._writer.length
         snapshot = {
-            "steps": self._count,
+            "steps": len(self._steps),
             "length": length,
             "checksum": self._writer.checksum(length),
             "state": strategy.state_dict(),

@@ -146,8 +146,8 @@ def test_attention_counts_both_products():
 
 def test_transformer_layer_equals_torch_counter():
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
-    assert count(layer, (5, 8)).macs == _torch_macs(layer, (5, 8))
-    assert count(Constant(layer), (5, 8)).macs == _torch_macs(layer, (5, 8))
+    found, run_for_real = count(layer, (5, 8)), count(Constant(layer), (5, 8))
+    assert found.macs == run_for_real.macs == _torch_macs(layer, (5, 8)) > 0
 
 
 def test_shared_weights_count_once_and_work_twice():
@@ -234,10 +234,8 @@ def test_parity_with_fvcore_on_random_architectures(space):
         net = network(space, sample(space, rng)).eval()
         analysis = FlopCountAnalysis(net, torch.zeros(1, *space.input))
         # fvcore counts norms and pools by default; those are no multiply-accumulates.
-        handles = dict.fromkeys(
-            ("aten::batch_norm", "aten::adaptive_avg_pool2d", "aten::avg_pool2d", "aten::mean")
-        )
-        analysis.set_op_handle(**handles)
+        for name in ("batch_norm", "adaptive_avg_pool2d", "avg_pool2d", "mean"):
+            analysis.set_op_handle(f"aten::{name}", lambda inputs, outputs: 0)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         assert count(net, space.input).macs == analysis.total()
 

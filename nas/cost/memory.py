@@ -27,7 +27,6 @@ from torch.utils._pytree import tree_leaves
 
 # Element-wise, but not tagged so by torch.
 _UNTAGGED = {"aten::hardswish", "aten::_prelu_kernel", "aten::log_sigmoid_forward"}
-_INFERENCE_NORMS = {"aten::_native_batch_norm_legit_no_training", "aten::_batch_norm_no_update"}
 
 
 class Liveness:
@@ -113,8 +112,14 @@ def _tensors(values: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
 
-def _may_overwrite(func: Any, args: Sequence[Any]) -> bool:
-    name = func._schema.name
-    if name == "aten::native_batch_norm":
+def is_inference_norm(func: Any, args: Sequence[Any]) -> bool:
+    """Whether an operation is a batch norm that uses its running statistics."""
+    if func._schema.name == "aten::native_batch_norm":
         return not args[5]  # training
-    return torch.Tag.pointwise in func.tags or name in _UNTAGGED or name in _INFERENCE_NORMS
+    return func._schema.name == "aten::_native_batch_norm_legit_no_training"
+
+
+def _may_overwrite(func: Any, args: Sequence[Any]) -> bool:
+    if torch.Tag.pointwise in func.tags or func._schema.name in _UNTAGGED:
+        return True
+    return is_inference_norm(func, args)

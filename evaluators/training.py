@@ -14,6 +14,7 @@ from torch.utils.data import Subset
 
 from nas.budget import Cost
 from nas.data import Data, check_fits, split
+from nas.delivery import WEIGHTS
 from nas.errors import ConfigError
 from nas.objective import Metric
 from nas.space import SearchSpace
@@ -28,8 +29,6 @@ from nas.training import (
     weights,
 )
 from nas.trial import Fidelity, Measured, Proposal
-
-WEIGHTS = "model.safetensors"
 
 
 class TrainingEvaluator:

@@ -166,10 +166,10 @@ class History:
                     f"the strategy numbers a proposal {proposal.number} where {number} is next: "
                     "it counts them wrongly, or was not put where this history is"
                 )
-        self._asked += len(proposals)
-        self._steps.append(("ask", (n, list(proposals))))
         if self._writer is not None:
             self._writer.append(journal.ask_event(n, list(proposals)), durable=False)
+        self._asked += len(proposals)
+        self._steps.append(("ask", (n, list(proposals))))
 
     def append(self, trial: Trial) -> Trial:
         """Puts a finished trial on disk, its artifacts first, and returns it without them."""

@@ -43,10 +43,12 @@ def front_png(history: History, objectives: Sequence[Objective]) -> bytes:
             label=f"{len(measured)} trials",
         )
         ordered = sorted(front, key=lambda trial: trial.values[x])
-        axes.plot(
+        # Steps, because between two of its members the front promises no more than the cheaper.
+        axes.step(
             [t.values[x] for t in ordered],
             [t.values[y] for t in ordered],
             "o-",
+            where="post",
             color="#d1495b",
             label=f"Pareto front ({len(ordered)})",
         )
@@ -62,6 +64,7 @@ def front_png(history: History, objectives: Sequence[Objective]) -> bytes:
             if objective.limit is not None:
                 line(objective.limit, color="#30638e", linestyle="--", linewidth=1)
         axes.set(xlabel=x, ylabel=y)
+    axes.margins(0.08)
     if measured:
         axes.legend(frameon=False)
     axes.grid(alpha=0.25)

@@ -115,8 +115,8 @@ def _tensors(values: Any) -> list[torch.Tensor]:
 def is_inference_norm(func: Any, args: Sequence[Any]) -> bool:
     """Whether an operation is a batch norm that uses its running statistics."""
     if func._schema.name == "aten::native_batch_norm":
-        return not args[5]  # training
-    return func._schema.name == "aten::_native_batch_norm_legit_no_training"
+        return bool(not args[5])  # training
+    return bool(func._schema.name == "aten::_native_batch_norm_legit_no_training")
 
 
 def _may_overwrite(func: Any, args: Sequence[Any]) -> bool:

@@ -66,7 +66,7 @@ def drive(
     return [proposal_to_document(proposal) for proposal in made]
 
 
-def drive_described(strategy: Any, trials: int) -> list[Mapping[str, Any]]:
-    """``drive`` for a strategy's description."""
-    made: Strategy = create("strategies", strategy, "strategy")
-    return drive(made, trials, judge(made))
+def drive_described(strategies: Any, trials: int) -> list[list[Mapping[str, Any]]]:
+    """``drive`` for the descriptions of strategies, one after the other."""
+    made: list[Strategy] = [create("strategies", one, "strategy") for one in strategies]
+    return [drive(strategy, trials, judge(strategy)) for strategy in made]

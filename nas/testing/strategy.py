@@ -97,13 +97,13 @@ class StrategyContract(ABC):
             assert drive(one, self.trials, judge(one)) == drive(other, self.trials, judge(other))
 
     def test_same_proposals_in_another_process(self) -> None:
-        for strategy in self._strategies():
-            description = describe(strategy)
-            here = drive(strategy, self.trials, judge(strategy))
-            there = in_another_process(
-                "nas.testing.driving:drive_described", strategy=description, trials=self.trials
-            )
-            assert json.loads(json.dumps(here)) == there
+        strategies = list(self._strategies())
+        descriptions = [describe(strategy) for strategy in strategies]
+        here = [drive(strategy, self.trials, judge(strategy)) for strategy in strategies]
+        there = in_another_process(
+            "nas.testing.driving:drive_described", strategies=descriptions, trials=self.trials
+        )
+        assert json.loads(json.dumps(here)) == there
 
     def test_another_seed_other_proposals(self) -> None:
         for one, other in zip(self._strategies(0), self._strategies(1), strict=True):

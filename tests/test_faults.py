@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from workloads import MAIN, Score, driver, family, gone, run, wait_until
+from workloads import MAIN, Score, driver, family, left, left_by_the_killed, run, wait_until
 
 from nas import journal
 from nas.execution.serial import Serial
@@ -87,7 +87,7 @@ def test_a_ray_search_whose_driver_is_killed_loses_nothing_and_leaves_nothing(tm
             process.send_signal(signal.SIGKILL)
             process.wait()
             # The cluster shares the driver's fate; its workers notice within seconds.
-            assert wait_until(lambda: gone(process, members), 20), family(process)  # noqa: B023
+            assert wait_until(lambda: not left_by_the_killed(process, members), 20)  # noqa: B023
         after = lines(tmp_path)
         assert after[: len(before)] == before, f"kill {kill} changed what was there"
         assert len(members) > 4, "there was no cluster"
@@ -95,7 +95,7 @@ def test_a_ray_search_whose_driver_is_killed_loses_nothing_and_leaves_nothing(tm
         before = after
     with driver(MAIN, *arguments) as process:
         out, errors = process.communicate(timeout=120)
-        assert gone(process, set()) or wait_until(lambda: gone(process, set()), 5)
+        assert wait_until(lambda: not left(process, set()), 5)
     assert process.returncode == 0, errors
     assert out.endswith("done\n")
     after = lines(tmp_path)

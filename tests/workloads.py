@@ -265,7 +265,7 @@ MARK = "NASFORGE_TEST_DRIVER"
 def driver(
     code: str | Path, *arguments: str, **environment: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """A Python process running this code or file; killed at the end if it is still there."""
+    """A Python process running this code or file; killed at the end, with all it left behind."""
     mark = f"{os.getpid()}-{time.monotonic_ns()}"
     process = subprocess.Popen(
         [sys.executable, *([code] if isinstance(code, Path) else ["-c", code]), *arguments],
@@ -280,8 +280,12 @@ def driver(
     try:
         yield process
     finally:
+        members = family(process)
         process.kill()
         process.communicate()
+        for pid, start in members | family(process):
+            if alive(pid, start):
+                os.kill(pid, signal.SIGKILL)
 
 
 def wait_until(condition: Any, seconds: float = 60.0) -> bool:
@@ -331,6 +335,13 @@ def alive(pid: int, start: str | None = None) -> bool:
     return fields[0] != "Z" and (start is None or fields[19] == start)
 
 
-def gone(process: subprocess.Popen[str], before: set[tuple[int, str]]) -> bool:
-    """Whether nothing is left of a driver's family, neither of the one known nor any other."""
-    return not family(process) and not any(alive(*member) for member in before)
+def left(process: subprocess.Popen[str], before: set[tuple[int, str]]) -> list[str]:
+    """What is left of a driver's family, known from before or not: the commands."""
+    pids = {member[0] for member in before | family(process) if alive(*member)}
+    return [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip() for pid in pids]
+
+
+def left_by_the_killed(process: subprocess.Popen[str], before: set[tuple[int, str]]) -> list[str]:
+    """What is left but for two agents of Ray's, which take a minute to report a dead raylet."""
+    agents = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+    return [command for command in left(process, before) if not command.startswith(agents)]

@@ -14,6 +14,7 @@ import functools
 import logging
 import math
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -236,7 +237,9 @@ class RayExecutor:
                     f"{type(evaluator).__name__} cannot be sent to Ray's workers, because it "
                     f"cannot be pickled: {_line(error)}"
                 ) from error
-            self._stored = (evaluator, ray.put(content))
+            # Ray tells its workers of the script's folder alone; tests and notebooks have more.
+            folders = [os.path.abspath(folder) for folder in sys.path]
+            self._stored = (evaluator, ray.put((folders, content)))
         return self._stored[1]
 
     # ------------------------------------------------------------------------- the cluster
@@ -246,17 +249,11 @@ class RayExecutor:
             return
         if not ray.is_initialized():
             address = self.address or os.environ.get("RAY_ADDRESS")
-            self._started_ray = True
-            if address is None:
-                _start_local()
+            if address:
+                _connect(address)
             else:
-                try:
-                    ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-                except (ConnectionError, ValueError, RuntimeError) as error:
-                    self._started_ray = False
-                    raise ConfigError(
-                        f"address: no Ray cluster at {address!r}: {_line(error)}"
-                    ) from error
+                _start_local()
+            self._started_ray = True
         need = {"CPU": self.cpus, "GPU": self.gpus, "memory": float(self.memory_bytes or 0)}
         machines = [node["Resources"] for node in _nodes() if node["Alive"]]
         places = sum(_places(machine, need) for machine in machines)
@@ -318,6 +315,17 @@ def _start_local() -> None:
             del os.environ["RAY_USAGE_STATS_ENABLED"]
 
 
+def _connect(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        if port.isdigit() and "/" not in host:
+            # Ray ends the whole process where nobody answers.
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"address: no Ray cluster at {address!r}: {_line(error)}") from error
+
+
 def _places(machine: Mapping[str, float], need: Mapping[str, float]) -> int:
     """How many trials of that need one machine holds."""
     # With Ray's own precision, so that ten trials of 0.1 fit one CPU.
@@ -353,7 +361,7 @@ def _run(
     memory_bytes: int | None,
 ) -> Iterator[Trial | None]:
     """The task: yields ``None`` as the trial starts, then the trial."""
-    # Read when torch is imported, which is when the evaluator is loaded.
+    # Read when torch is imported: by the evaluator, as it is loaded or later.
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ["OMP_WAIT_POLICY"] = "passive"
     try:
@@ -363,6 +371,8 @@ def _run(
         yield None
         yield finish(proposal, Failed("exception", message), 0.0, epochs)
         return
+    if "torch" in sys.modules:  # since an earlier trial, which may have had other threads
+        sys.modules["torch"].set_num_threads(threads)
     yield None
     yield run_trial(loaded, proposal, memory_bytes=memory_bytes)
 
@@ -370,5 +380,7 @@ def _run(
 @functools.lru_cache(maxsize=1)
 def _load(reference: Any) -> Evaluator:
     """The evaluator behind a reference, unpickled once a worker process."""
-    loaded: Evaluator = cloudpickle.loads(ray.get(reference))
+    folders, content = ray.get(reference)
+    sys.path.extend(folder for folder in folders if folder not in sys.path)
+    loaded: Evaluator = cloudpickle.loads(content)
     return loaded

@@ -14,7 +14,7 @@ data, history = digits(), History("runs/quickstart")
 space = NasBench201(channels=16, cells=1, input=data.input, classes=data.classes)
 objectives = (maximize("accuracy"), minimize("macs"))
 strategy = RegularizedEvolution(space, objectives, seed=0, population_size=12, sample_size=4)
-evaluator = Staged([CostEvaluator(space), TrainingEvaluator(space, data, epochs=5)], objectives)
+evaluator = Staged([CostEvaluator(space), TrainingEvaluator(space, data, epochs=4)], objectives)
 for trial in watch(strategy, evaluator, Serial(), Budget(trials=30), history):
     print(trial)
 best = history.best("accuracy", among=history.front(objectives))

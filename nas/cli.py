@@ -121,7 +121,12 @@ def list_components(
     if kind not in registry.KINDS:
         raise ConfigError(f"there is no kind {kind!r}: {nearest(kind, registry.KINDS)}")
     chosen = registry.KINDS[registry.KINDS.index(kind)]  # the same, as the type checker sees it
-    lines = {name: registry.summary(chosen, name) for name in registry.names(chosen)}
+    lines: dict[str, str] = {}
+    for name in registry.names(chosen):
+        try:
+            lines[name] = registry.summary(chosen, name)
+        except ConfigError as error:  # one broken plug-in does not hide the others
+            lines[name] = f"broken: {error}"
     if as_json:
         _print_json(lines)
         return

@@ -202,7 +202,10 @@ def _typed(
             hints[name], config=pydantic.ConfigDict(arbitrary_types_allowed=True)
         )
         try:
-            checked[name] = adapter.validate_python(value)
+            found = adapter.validate_python(value)
+            if isinstance(value, bool) and not isinstance(found, bool):
+                raise ConfigError(f"{where}.{name}: expected a number, got {value!r}")
+            checked[name] = found
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             raise ConfigError(f"{where}.{name}: {first['msg']}, got {value!r}") from error

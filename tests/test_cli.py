@@ -213,6 +213,7 @@ def test_list_has_a_line_each(nas: Callable[..., Result]) -> None:
         ({"seed": -1}, [], "seed"),
         ({}, ["strategy.population_size=0"], "population_size must be at least 1, got 0"),
         ({}, ["strategy.sample_size=many"], "strategy.sample_size"),
+        ({}, ["strategy.sample_size=true"], "expected a number, got True"),
         ({}, ["strategy.population=3"], "did you mean 'population_size'"),
         ({}, ["evaluator.training.epochs=0"], "epochs"),
         ({}, ["evaluator.trainig.epochs=2"], "did you mean 'training'"),

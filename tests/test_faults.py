@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from workloads import MAIN, Score, driver, family, left, left_by_the_killed, run, wait_until
@@ -74,20 +75,23 @@ def test_a_serial_search_killed_at_random_moments_equals_one_that_was_not(name, 
 
 
 def test_a_ray_search_whose_driver_is_killed_loses_nothing_and_leaves_nothing(tmp_path):
-    kills, trials = 5, 80
+    kills, trials = 5, 50
     arguments = ("ray", str(tmp_path), "random", str(trials), "0.1")
     rng = random.Random(1)
     before = []
     for kill in range(kills):
         with driver(MAIN, *arguments) as process:
-            assert wait_until(lambda: len(lines(tmp_path)) > len(before) + 2), errors_of(process)  # noqa: B023 - called at once
-            time.sleep(rng.uniform(0, 0.3))
+            done = len(numbers(before))
+            begun = wait_until(lambda at=done: len(numbers(lines(tmp_path))) > at)
+            assert begun, errors_of(process)
+            time.sleep(rng.uniform(0, 0.25))
             assert process.poll() is None, "the search was over too soon to be killed"
             members = family(process)
             process.send_signal(signal.SIGKILL)
             process.wait()
             # The cluster shares the driver's fate; its workers notice within seconds.
-            assert wait_until(lambda: not left_by_the_killed(process, members), 20)  # noqa: B023
+            rest = partial(left_by_the_killed, process, members)
+            assert wait_until(lambda rest=rest: not rest(), 20), rest()
         after = lines(tmp_path)
         assert after[: len(before)] == before, f"kill {kill} changed what was there"
         assert len(members) > 4, "there was no cluster"

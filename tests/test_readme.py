@@ -32,7 +32,7 @@ def test_the_quickstart_runs_and_runs_again(tmp_path: Path) -> None:
     """As it stands but for its sizes; the second time it continues where it ended."""
     script = (ROOT / "experiments" / "quickstart.py").read_text()
     for old, new in (
-        ("epochs=5)", "epochs=1, data_fraction=0.2)"),
+        ("epochs=4)", "epochs=1, data_fraction=0.2)"),
         ("trials=30", "trials=4"),
         ("epochs=40", "epochs=2"),
     ):
@@ -61,7 +61,7 @@ def test_the_commands_shown_run(tmp_path: Path) -> None:
     assert len(commands) >= 8
     (tmp_path / "experiments").mkdir()
     config = (ROOT / "experiments" / "quickstart.yaml").read_text()
-    small = config.replace("epochs: 5", "epochs: 1, data_fraction: 0.2")
+    small = config.replace("epochs: 4", "epochs: 1, data_fraction: 0.2")
     small = small.replace("trials: 30", "trials: 3")
     assert small != config
     (tmp_path / "experiments" / "quickstart.yaml").write_text(small)

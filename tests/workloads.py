@@ -338,7 +338,11 @@ def alive(pid: int, start: str | None = None) -> bool:
 def left(process: subprocess.Popen[str], before: set[tuple[int, str]]) -> list[str]:
     """What is left of a driver's family, known from before or not: the commands."""
     pids = {member[0] for member in before | family(process) if alive(*member)}
-    return [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip() for pid in pids]
+    commands = []
+    for pid in pids:
+        with suppress(OSError):  # ended in between
+            commands.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip())
+    return commands
 
 
 def left_by_the_killed(process: subprocess.Popen[str], before: set[tuple[int, str]]) -> list[str]:

@@ -5,6 +5,9 @@ the driver knows since when a trial has run, and the time limit of one that wait
 a busy cluster does not run yet. Trials whose worker died are submitted again by this file and not
 by Ray, which would not say that the second attempt has started, and would repeat without end what
 its memory monitor ended.
+
+A local cluster ends with its driver, also where that is killed: workers within seconds, two idle
+agents of Ray's within a minute.
 """
 
 from __future__ import annotations
@@ -14,11 +17,14 @@ import functools
 import logging
 import math
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import ray
@@ -152,15 +158,16 @@ class RayExecutor:
 
     def close(self) -> None:
         """Ends what is in flight, and Ray if this executor started it; may be used again."""
-        for stream in self._running:
-            with contextlib.suppress(RayError, ValueError, RuntimeError):
-                ray.cancel(stream, force=True)
-        self._running = {}
-        self._stored = None
-        self._task = None
-        if self._started_ray:
-            self._started_ray = False
-            ray.shutdown()
+        with _unbroken():
+            for stream in self._running:
+                with contextlib.suppress(RayError, ValueError, RuntimeError):
+                    ray.cancel(stream, force=True)
+            self._running = {}
+            self._stored = None
+            self._task = None
+            if self._started_ray:
+                self._started_ray = False
+                ray.shutdown()
 
     def _launch(self, running: _Running) -> None:
         running.started = None
@@ -185,7 +192,7 @@ class RayExecutor:
                 running.before = running.seconds()
                 self._launch(running)
                 return None
-            message = f"its worker process died, {running.attempts} times in all: {_line(error)}"
+            message = f"its worker process died (attempts: {running.attempts}): {_line(error)}"
             return self._failed(running, Failed("worker died", message))
         except OutOfMemoryError as error:
             return self._failed(running, Failed("memory", _line(error)))
@@ -249,11 +256,12 @@ class RayExecutor:
             return
         if not ray.is_initialized():
             address = self.address or os.environ.get("RAY_ADDRESS")
-            if address:
-                _connect(address)
-            else:
-                _start_local()
-            self._started_ray = True
+            with _unbroken():
+                if address:
+                    _connect(address)
+                else:
+                    _start_local()
+                self._started_ray = True
         need = {"CPU": self.cpus, "GPU": self.gpus, "memory": float(self.memory_bytes or 0)}
         machines = [node["Resources"] for node in _nodes() if node["Alive"]]
         places = sum(_places(machine, need) for machine in machines)
@@ -296,6 +304,32 @@ class _Running:
     def seconds(self) -> float:
         now = 0.0 if self.started is None else time.monotonic() - self.started
         return self.before + now
+
+
+@contextlib.contextmanager
+def _unbroken() -> Iterator[None]:
+    """Keeps an interrupt from the keyboard until the end.
+
+    Where Ray is broken off while it starts or ends, some of its processes stay for a minute.
+    Whoever is out of patience interrupts three times.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+
+    def hold(signum: int, frame: FrameType | None) -> None:
+        held.append(signum)
+        if len(held) == 3:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _start_local() -> None:

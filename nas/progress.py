@@ -7,7 +7,16 @@ import time
 from collections.abc import Generator, Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from nas.budget import Budget
 from nas.evaluator import Evaluator
@@ -42,6 +51,7 @@ def watch(
         contextlib.closing(search(strategy, evaluator, executor, budget, history)) as trials,
         Progress(
             TextColumn("{task.description}"),
+            _RunningColumn(executor),
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
             TextColumn("left"),
@@ -51,27 +61,36 @@ def watch(
             transient=True,
         ) as progress,
     ):
-        task = progress.add_task(state.line(0), total=1.0)
+        task = progress.add_task(state.line(), total=1.0)
         progress.update(task, completed=budget.used(history.spent))
         printed = time.monotonic()
         for trial in trials:
             state.add(trial)
-            line = state.line(executor.committed.trials)
-            progress.update(task, description=line, completed=budget.used(history.spent))
+            progress.update(task, description=state.line(), completed=budget.used(history.spent))
             if not console.is_terminal and time.monotonic() - printed > _LINE_EVERY_S:
-                console.print(line)
+                console.print(state.line())
                 printed = time.monotonic()
             yield trial
-    console.print(state.line(0))
+    console.print(state.line())
     if history.folder is not None:
         write_file(history.folder / "front.png", front_png(history, strategy.objectives))
+
+
+class _RunningColumn(ProgressColumn):
+    """How many trials run at this moment: asked anew whenever the line is drawn."""
+
+    def __init__(self, executor: Executor) -> None:
+        super().__init__()
+        self.executor = executor
+
+    def render(self, task: Task) -> Text:
+        return Text(f"· {self.executor.committed.trials} running")
 
 
 class _State:
     def __init__(self, history: History, objectives: Sequence[Objective]) -> None:
         self.first = objectives[0]
         self.done = self.failed = self.infeasible = 0
-        self.best: Trial | None = None
         self.front = ParetoFront(objectives)
         for trial in history.trials:
             self.add(trial)
@@ -81,18 +100,14 @@ class _State:
         self.failed += isinstance(trial.outcome, Failed)
         self.infeasible += isinstance(trial.outcome, Infeasible)
         self.front.add(trial)
-        value = trial.values.get(self.first.metric)
-        if value is not None and (
-            self.best is None or self.first.better(value, self.best.values[self.first.metric])
-        ):
-            self.best = trial
 
-    def line(self, running: int) -> str:
+    def line(self) -> str:
         best = "–"
-        if self.best is not None:
-            best = f"{self.best.values[self.first.metric]:.4g} (#{self.best.number})"
+        if len(self.front):
+            trial = self.front.trials()[0]
+            best = f"{trial.values[self.first.metric]:.4g} (#{trial.number})"
         infeasible = f" · {self.infeasible} infeasible" if self.infeasible else ""
         return (
-            f"{self.done} done · {running} running · {self.failed} failed{infeasible} · "
+            f"{self.done} done · {self.failed} failed{infeasible} · "
             f"best {self.first.metric} {best} · front {len(self.front)}"
         )

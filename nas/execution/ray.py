@@ -126,7 +126,7 @@ class RayExecutor:
 
     @property
     def committed(self) -> Cost:
-        running = self._running.values()
+        running = list(self._running.values())  # a copy: a progress bar asks from its own thread
         return Cost(
             trials=len(running),
             seconds=sum(trial.seconds() for trial in running),

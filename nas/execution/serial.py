@@ -50,13 +50,16 @@ class Serial:
     def next(self) -> Trial:
         if self._waiting is None:
             raise UnsupportedRequest("nothing was submitted")
-        (evaluator, proposal), self._waiting = self._waiting, None
-        return run_trial(
-            evaluator,
-            proposal,
-            time_limit_s=self.time_limit_s,
-            memory_bytes=self.memory_bytes,
-        )
+        evaluator, proposal = self._waiting
+        try:
+            return run_trial(
+                evaluator,
+                proposal,
+                time_limit_s=self.time_limit_s,
+                memory_bytes=self.memory_bytes,
+            )
+        finally:
+            self._waiting = None  # not before: what runs is in flight
 
     def close(self) -> None:
         self._waiting = None

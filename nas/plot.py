@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
+import numpy as np
+
 from nas.history import History
 from nas.objective import Objective
 
@@ -16,6 +18,7 @@ def front_png(history: History, objectives: Sequence[Objective]) -> bytes:
     one its progress over the trials.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
@@ -35,12 +38,14 @@ def front_png(history: History, objectives: Sequence[Objective]) -> bytes:
         second = objectives[1]
         cost, quality = (first, second) if first.direction == "minimize" else (second, first)
         x, y = cost.metric, quality.metric
+        shown = _without_outliers([t.values[y] for t in measured], [t.values[y] for t in front])
+        outside = sum(not shown[0] <= t.values[y] <= shown[1] for t in measured)
         axes.plot(
             [t.values[x] for t in measured],
             [t.values[y] for t in measured],
             ".",
             color="#9aa5b1",
-            label=f"{len(measured)} trials",
+            label=f"{len(measured)} trials" + (f" ({outside} outside)" if outside else ""),
         )
         ordered = sorted(front, key=lambda trial: trial.values[x])
         # Steps, because between two of its members the front promises no more than the cheaper.
@@ -63,8 +68,10 @@ def front_png(history: History, objectives: Sequence[Objective]) -> bytes:
         for objective, line in ((cost, axes.axvline), (quality, axes.axhline)):
             if objective.limit is not None:
                 line(objective.limit, color="#30638e", linestyle="--", linewidth=1)
-        axes.set(xlabel=x, ylabel=y)
-    axes.margins(0.08)
+        margin = 0.08 * (shown[1] - shown[0]) or 0.01
+        axes.set(xlabel=x, ylabel=y, ylim=(shown[0] - margin, shown[1] + margin))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.margins(x=0.08)
     if measured:
         axes.legend(frameon=False)
     axes.grid(alpha=0.25)
@@ -72,3 +79,16 @@ def front_png(history: History, objectives: Sequence[Objective]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def _without_outliers(values: Sequence[float], needed: Sequence[float]) -> tuple[float, float]:
+    """The range worth drawing: three quartile ranges around the middle half, and the front.
+
+    One network that learnt nothing would otherwise squeeze all others into a line.
+    """
+    if not values:
+        return 0.0, 1.0
+    low, high = (float(quartile) for quartile in np.percentile(values, (25, 75)))
+    reach = 3 * (high - low)
+    kept = [value for value in values if low - reach <= value <= high + reach]
+    return min([*kept, *needed]), max([*kept, *needed])

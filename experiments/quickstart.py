@@ -19,5 +19,5 @@ for trial in watch(strategy, evaluator, Serial(), Budget(trials=30), history):
     print(trial)
 best = history.best("accuracy", among=history.front(objectives))
 folder, facts = retrain_and_export(space, best.arch, data, "runs/quickstart/network", epochs=40)
-print(f"{facts}\nrun: {history.folder}, network: {folder}; now running {folder}/model.py:")
+print(f"{facts}\nrun, front.png: {history.folder}; network: {folder}; running its model.py:")
 runpy.run_path(str(folder / "model.py"), run_name="__main__")

@@ -33,7 +33,8 @@ class Budget:
     """The end of a search: no trial starts once any of the limits is reached.
 
     What is in flight counts. A trial that has started is let finish, so seconds and epochs can
-    be exceeded by the trials in flight; trials never are. ``seconds`` is work, not the clock on
+    be exceeded by the trials in flight; trials never are. An architecture found infeasible before
+    any training does not count as a trial. ``seconds`` is work, not the clock on
     the wall: four workers spend four seconds in one, and time a strategy spends on its own
     training counts too.
     """

@@ -19,7 +19,7 @@ from nas.strategy import Strategy
 from nas.trial import Infeasible, Proposal, Trial
 
 MOST_INFEASIBLE = 1000
-"""Infeasible architectures cost no trial of the budget; so many in a row end the search."""
+"""What is infeasible before training costs no trial of the budget; so many in a row are the end."""
 
 
 def search(

@@ -6,7 +6,7 @@ import pytest
 
 from evaluators.cost import CostEvaluator
 from evaluators.staged import Staged
-from nas.budget import Budget
+from nas.budget import Budget, Cost
 from nas.errors import InfeasibleLimit
 from nas.execution.serial import Serial
 from nas.feasibility import check_limits
@@ -14,7 +14,7 @@ from nas.history import History
 from nas.objective import maximize, minimize
 from nas.search import search
 from nas.testing.toys import ToyEvaluator
-from nas.trial import Infeasible, Measured
+from nas.trial import Fidelity, Infeasible, Measured, Proposal
 from search_spaces.nasbench201 import NasBench201
 from strategies.random_search import RandomSearch
 
@@ -54,3 +54,23 @@ def test_infeasible_architectures_cost_no_trial_of_the_budget() -> None:
     assert len(measured) == 5 == history.spent.trials
     assert infeasible
     assert all(trial.values["macs"] <= SMALLEST[1] + 5000 for trial in measured)
+
+
+class Trained:
+    """Trains for an epoch, and then breaks a limit."""
+
+    metrics = ToyEvaluator(SPACE).metrics
+
+    def evaluate(self, proposal: Proposal) -> Infeasible:
+        return Infeasible("not good enough", cost=Cost(epochs=1))
+
+    def planned_epochs(self, fidelity: Fidelity) -> float:
+        return 1.0
+
+
+def test_what_was_trained_before_it_broke_a_limit_costs_a_trial() -> None:
+    history = History()
+    strategy = RandomSearch(SPACE, [maximize("score")])
+    trials = list(search(strategy, Trained(), Serial(), Budget(trials=3), history))
+    assert len(trials) == 3
+    assert history.spent.epochs == 3

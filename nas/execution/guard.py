@@ -97,15 +97,15 @@ def finish(proposal: Proposal, outcome: Outcome, seconds: float, epochs: float) 
     """The trial of an outcome: its cost is the evaluator's own account, or the clock's.
 
     A failed trial is charged all the epochs it was to train: nobody counted those it did, and a
-    budget of epochs would never end a search in which every trial fails. An infeasible one does
-    not count as a trial of the budget.
+    budget of epochs would never end a search in which every trial fails. An infeasible one counts
+    as a trial of the budget only if it was trained to find that out.
 
     Args:
         seconds: what the clock says.
         epochs: what the proposal asked for.
     """
     own = Cost(epochs=epochs) if isinstance(outcome, Failed) else outcome.cost
-    trials = 0 if isinstance(outcome, Infeasible) else 1
+    trials = 0 if isinstance(outcome, Infeasible) and own.epochs == 0 else 1
     cost = Cost(trials=trials, seconds=own.seconds or seconds, epochs=own.epochs)
     return Trial(proposal, outcome, cost + proposal.spent)
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 # Before torch is imported: two threads on a busy machine are far slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from collections.abc import Callable
-from pathlib import Path
+# Where these are set, pytest diffs what differs in full, which of two long lists takes minutes.
+for name in ("CI", "BUILD_NUMBER"):
+    os.environ.pop(name, None)
 
-import pytest
+# A suite started in the background ignores Ctrl-C, and so would the processes it interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _PLACES = [
     Path(os.environ["NASFORGE_BENCHMARK_DATA"])

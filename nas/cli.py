@@ -350,7 +350,7 @@ def main() -> None:
     # Before torch is imported: idle threads must not spin, trials train on one each.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     sys.path.insert(0, os.getcwd())  # so that a configuration can name a module beside it
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    warnings.showwarning = _show_warning  # type: ignore[assignment]  # its signature has defaults we ignore
     try:
         app()
     except NasError as error:

@@ -176,7 +176,7 @@ class History:
         if self._writer is not None and self.folder is not None:
             if isinstance(trial.outcome, Measured) and trial.outcome.artifacts:
                 for name, content in trial.outcome.artifacts.items():
-                    _write_whole(self.folder / ARTIFACTS / str(trial.number) / name, content)
+                    write_file(self.folder / ARTIFACTS / str(trial.number) / name, content)
                 trial = replace(trial, outcome=replace(trial.outcome, artifacts={}))
             self._writer.append(journal.trial_event(trial), durable=True)
         self._steps.append(("trial", trial))
@@ -243,7 +243,7 @@ class History:
             "state": strategy.state_dict(),
         }
         torch.save(snapshot, buffer)
-        _write_whole(self.folder / SNAPSHOT, buffer.getvalue())
+        write_file(self.folder / SNAPSHOT, buffer.getvalue())
         self._snapshot_at = time.monotonic()
 
     def _restore(self, strategy: Strategy) -> int:
@@ -336,10 +336,6 @@ class History:
 
 def write_file(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all; raises ``JournalError`` when the disk does not take it."""
-    _write_whole(path, content)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

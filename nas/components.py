@@ -94,7 +94,7 @@ def objective_from(document: Any, where: str) -> Objective:
                     f"{where}.{key} must be a number, got {document[key]!r}"
                 ) from None
     direction = directions[0]
-    return Objective(str(document[direction]), direction, **numbers)  # type: ignore[arg-type]
+    return Objective(str(document[direction]), direction, **numbers)  # type: ignore[arg-type]  # one of the two
 
 
 def create(

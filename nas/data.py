@@ -213,7 +213,12 @@ def _normalised(
         test=part(*test),
         input=tuple(train[0].shape[1:]),
         classes=10,
-        preprocessing={"scale": scale, "mean": mean, "std": std},
+        preprocessing={
+            "formula": "(pixel / scale - mean) / std",
+            "scale": scale,
+            "mean": mean,
+            "std": std,
+        },
         crop_padding=crop_padding,
         flip=flip,
         source=source,
@@ -348,5 +353,5 @@ def split(data: Data, fraction: float, seed: int = 0) -> tuple[Subset[Item], Sub
         )
     order = torch.from_numpy(np.random.default_rng(seed).permutation(length))
     kept = order[held_out:], order[:held_out]
-    first, second = (Subset(data.train, indices) for indices in kept)  # type: ignore[arg-type]
+    first, second = (Subset(data.train, indices) for indices in kept)  # type: ignore[arg-type]  # a tensor indexes at once
     return first, second

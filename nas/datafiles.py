@@ -62,7 +62,8 @@ def read_idx_pair(folders: Sequence[Path], part: str, advice: str) -> Labelled:
 
 def read_cifar10(root: Path) -> tuple[Labelled, Labelled]:
     """CIFAR-10's training and test images, from the binary version or from PNG strips."""
-    folders = [root, *(root / name for name in ("cifar-10-batches-bin", "dist", "src/datasets"))]
+    # What the archives unpack to: the binary version's, and npm's.
+    folders = [root, root / "cifar-10-batches-bin", root / "package"]
     for folder in folders:
         if (folder / "data_batch_1.bin").exists():
             batches = [_records(folder / f"data_batch_{n}.bin") for n in range(1, 6)]

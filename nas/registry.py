@@ -54,7 +54,7 @@ def load(kind: Kind, name: str) -> Callable[..., Any]:
     registered = _registered(kind)
     if name in registered:
         try:
-            return registered[name].load()  # type: ignore[no-any-return]
+            return registered[name].load()  # type: ignore[no-any-return]  # whatever is registered
         except (ImportError, AttributeError) as error:
             raise ConfigError(
                 f"{SINGULAR[kind]} {name!r} ({registered[name].value}) cannot be imported: {error}"
@@ -67,7 +67,7 @@ def load(kind: Kind, name: str) -> Callable[..., Any]:
             raise ConfigError(f"{name!r} cannot be imported: {error}") from error
         if not callable(factory):
             raise ConfigError(f"{name!r} is a {type(factory).__name__}, not a class or function")
-        return factory  # type: ignore[no-any-return]
+        return factory  # type: ignore[no-any-return]  # whatever is named
     raise ConfigError(f"there is no {SINGULAR[kind]} {name!r}: {nearest(name, registered)}")
 
 

@@ -50,8 +50,8 @@ def test_digits_is_the_same_every_time_and_normalised():
 def test_preprocessing_is_what_was_done():
     data = digits()
     facts = json.loads(json.dumps(data.preprocessing))
-    pixels = data.test.pixels[5].float() / facts["scale"]
-    expected = (pixels - facts["mean"][0]) / facts["std"][0]
+    numbers = {name: facts[name][0] for name in ("mean", "std")} | {"scale": facts["scale"]}
+    expected = eval(facts["formula"], numbers | {"pixel": data.test.pixels[5].float()})
     torch.testing.assert_close(data.test[5][0], expected)
 
 
@@ -203,7 +203,7 @@ def _write_strips(folder, records):
 @pytest.mark.parametrize("write", [_write_binary, _write_strips])
 def test_cifar10_reads_both_versions(tmp_path, records, write, inside):
     if write is _write_strips and inside:
-        inside = "dist"
+        inside = "package"
     write(tmp_path / inside, records)
     data = cifar10(tmp_path)
     assert (data.input, data.classes, len(data.train), len(data.test)) == ((3, 32, 32), 10, 100, 20)

@@ -274,7 +274,7 @@ def _is_default(value: Any, default: Any) -> bool:
 
 
 def _parameters(maker: type) -> dict[str, inspect.Parameter]:
-    parameters = list(inspect.signature(maker.__init__).parameters.items())  # type: ignore[misc]
+    parameters = list(inspect.signature(maker.__init__).parameters.items())  # type: ignore[misc]  # read, not called
     return dict(parameters[1:])
 
 

@@ -12,7 +12,7 @@ where the fixed network has ``cells.0.edges.0_1.conv.weight``, the largest one h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from torch import nn
@@ -25,7 +25,13 @@ Factory = Callable[[], nn.Module]
 
 
 class Builder(Protocol):
-    """What a description may ask for. The verb says what kind of thing is open."""
+    """What a description may ask for. The verb says what kind of thing is open.
+
+    A space that lists its ``choices`` leaves ``options`` of numbers and depths out; where they
+    are given, the pick has to be one of them. A factory that is a ``functools.partial`` of a
+    module's class and plain values (numbers, strings, tuples of them) is known by those, so a
+    reading may keep what it once found out about it; any other callable is called every time.
+    """
 
     def slot(self, label: str, options: Mapping[str, Factory]) -> nn.Module:
         """One of these modules. Factories are called only for what is needed."""
@@ -33,11 +39,19 @@ class Builder(Protocol):
     def edge(self, label: str, options: Mapping[str, Factory | None]) -> nn.Module | None:
         """One of these modules or, where the option is ``None``, no connection at all."""
 
-    def number(self, label: str) -> int:
+    def number(self, label: str, options: Sequence[int] = ()) -> int:
         """A size: channels, a kernel, a stride."""
 
-    def depth(self, label: str, block: Callable[[int], nn.Module]) -> list[nn.Module]:
+    def depth(
+        self, label: str, block: Callable[[int], nn.Module], options: Sequence[int] = ()
+    ) -> list[nn.Module]:
         """The first so many of these blocks, built in order: ``block(0)``, ``block(1)``, …"""
+
+    def subset(self, label: str, of: int) -> tuple[int, ...]:
+        """Which of so many are taken, in ascending order: the states that a cell joins, say.
+
+        ``space.slots`` gives them as ``"2+4+5"``, and ``""`` for none.
+        """
 
 
 class FixedBuilder:
@@ -78,16 +92,40 @@ class FixedBuilder:
         self._placed[module] = option
         return module
 
-    def number(self, label: str) -> int:
+    def number(self, label: str, options: Sequence[int] = ()) -> int:
         value = self._pick(label)
+        if options and value not in options:
+            raise UnsupportedRequest(
+                f"{self.space.name!r}: {label!r} is {value!r} in {self.arch}, but it is built "
+                f"with the options {tuple(options)}: {nearest(value, options)}"
+            )
         if not isinstance(value, int):
             raise UnsupportedRequest(
                 f"{self.space.name!r}: {label!r} is built as a number, but {value!r} is none"
             )
         return value
 
-    def depth(self, label: str, block: Callable[[int], nn.Module]) -> list[nn.Module]:
-        return [block(index) for index in range(self.number(label))]
+    def depth(
+        self, label: str, block: Callable[[int], nn.Module], options: Sequence[int] = ()
+    ) -> list[nn.Module]:
+        return [block(index) for index in range(self.number(label, options))]
+
+    def subset(self, label: str, of: int) -> tuple[int, ...]:
+        if label not in self._slots:
+            raise UnsupportedRequest(
+                f"{self.space.name!r} builds a subset {label!r} that space.slots does not give: "
+                f"{nearest(label, self._slots)}"
+            )
+        try:
+            taken = tuple(int(part) for part in self._slots[label].split("+") if part)
+        except ValueError:
+            taken = (-1,)
+        if list(taken) != sorted({index for index in taken if 0 <= index < of}):
+            raise UnsupportedRequest(
+                f"{self.space.name!r}: {label!r} is {self._slots[label]!r}, expected ascending "
+                f"numbers below {of} joined by '+'"
+            )
+        return taken
 
     def _pick(self, label: str) -> Scalar:
         if label not in self._picks:

@@ -1,8 +1,4 @@
-"""The operations that search spaces share: torch alone, so that they export word for word.
-
-Every argument of a constructor is an attribute of the same name, which is how the exported
-source spells it out.
-"""
+"""Convolutions with norm and activation, and pooling to a vector."""
 
 from __future__ import annotations
 

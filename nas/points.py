@@ -49,6 +49,23 @@ def points_of(space_name: str) -> Mapping[str, Point]:
     return points if isinstance(points, Mapping) else {}
 
 
+def find(reference: str) -> tuple[str, Point]:
+    """The space's name and the point of a reference as ``mbconv:mobilenet_v2``.
+
+    Raises:
+        ConfigError: there is no such space or point.
+    """
+    name, point_name = split_reference(reference)
+    points = points_of(name)
+    if point_name is None or point_name not in points:
+        raise ConfigError(
+            f"{name!r} has no published network {point_name!r}: {nearest(point_name or '', points)}"
+            if points
+            else f"{name!r} names no published networks"
+        )
+    return name, points[point_name]
+
+
 def published(
     reference: str, settings: Mapping[str, Any] | None = None
 ) -> tuple[SearchSpace, Architecture]:
@@ -61,15 +78,7 @@ def published(
     Raises:
         ConfigError: there is no such space or point, or a setting does not fit.
     """
-    name, point_name = split_reference(reference)
-    points = points_of(name)
-    if point_name is None or point_name not in points:
-        raise ConfigError(
-            f"{name!r} has no published network {point_name!r}: {nearest(point_name or '', points)}"
-            if points
-            else f"{name!r} names no published networks"
-        )
-    point = points[point_name]
+    name, point = find(reference)
     description = {"name": name, **point.arguments, **(settings or {})}
     space: SearchSpace = create("spaces", description, reference)
     return space, parse(space, point.architecture)

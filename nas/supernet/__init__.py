@@ -1,0 +1,14 @@
+"""Weight sharing: one set of weights for all architectures of a space.
+
+``Supernet`` (``supernet``) reads a space's description relaxed (``relaxed``): a network in which
+every slot holds all of its options (``mixture``), under gates that a strategy supplies
+(``gates``). Sub-networks are views into its tensors (``views``); their batch-norm statistics
+are estimated anew (``norms``).
+"""
+
+from nas.supernet.gates import Gate as Gate
+from nas.supernet.gates import Gates as Gates
+from nas.supernet.gates import HardSample as HardSample
+from nas.supernet.gates import Sparse as Sparse
+from nas.supernet.norms import recalibrate as recalibrate
+from nas.supernet.supernet import Supernet as Supernet

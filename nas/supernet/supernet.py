@@ -1,0 +1,185 @@
+"""A supernet: the weights that all architectures of a space share, and networks over them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Self
+
+import torch
+from torch import nn
+
+from nas.architecture import Architecture
+from nas.builder import FixedBuilder
+from nas.errors import UnsupportedRequest
+from nas.space import SearchSpace, validate
+from nas.supernet.gates import Gate, Gates
+from nas.supernet.mixture import Current
+from nas.supernet.relaxed import RelaxedBuilder, tensor_names
+from nas.supernet.views import leading
+
+NETWORKS = 64
+"""How many networks over its weights a supernet keeps, those last used."""
+
+_Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+class Supernet(nn.Module):
+    """The largest network of a space, and every other network as views into its tensors.
+
+    The supernet owns the weights; what the gates are is the affair of who calls it. Three ways
+    to use one set of weights:
+
+    - ``supernet(x, gates)``: a mixture, or one path of it, with gradients to gates and weights;
+    - ``supernet.network(arch)``: the stand-alone network of an architecture over views, so that
+      what it learns is learnt by all;
+    - ``supernet.extract(arch)``: the same network with weights of its own.
+
+    Args:
+        space: whose description is read.
+
+    Attributes:
+        slots: the options of every slot, by label, in the order of a gate's weights.
+        depths, numbers: the options of every depth and number.
+    """
+
+    _networks: OrderedDict[Architecture, tuple[nn.Module, list[_Pair]]]
+    _tensors: dict[str, torch.Tensor] | None
+
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__()
+        self.space = space
+        self._current = Current()
+        builder = RelaxedBuilder(space, self._current)
+        self.largest = space.build(builder)
+        self.slots: Mapping[str, tuple[str, ...]] = dict(builder.slots)
+        self.depths: Mapping[str, tuple[int, ...]] = dict(builder.depths)
+        self.numbers: Mapping[str, tuple[int, ...]] = dict(builder.numbers)
+        self._names = tensor_names(self.largest)
+        # Not children: their parameters are the shared ones once more.
+        self.__dict__["_networks"] = OrderedDict()
+        self.__dict__["_tensors"] = None
+
+    def forward(self, x: torch.Tensor, gates: Gates) -> torch.Tensor:
+        """The mixture of all options under these gates.
+
+        Args:
+            x: (N, *input).
+            gates: one for every slot and, where depths are open, for every depth.
+
+        Raises:
+            UnsupportedRequest: a gate is missing, or does not fit its slot.
+        """
+        before = self._current.gates
+        self._current.gates = gates
+        try:
+            return self.largest(x)
+        finally:
+            self._current.gates = before
+
+    def gates(self, arch: Architecture) -> dict[str, Gate]:
+        """The gates of one path: what an architecture picked.
+
+        Raises:
+            UnsupportedRequest: the architecture picks a number that is not the largest, which
+                a mixture cannot tell: use ``network``.
+        """
+        validate(self.space, arch)
+        picks = arch.as_dict()
+        for label, options in self.numbers.items():
+            if label in picks and picks[label] != max(options):
+                raise UnsupportedRequest(
+                    f"{label!r} is {picks[label]}: the mixture has every number at its largest, "
+                    f"{max(options)}; supernet.network(arch) has it as picked"
+                )
+        given: dict[str, Gate] = dict(self.space.slots(arch))
+        for label, depths in self.depths.items():
+            # Where a depth is not open in this architecture, no block of it is in its network.
+            given[label] = int(picks.get(label, min(depths)))
+        # A slot that this architecture's network does not have lies in a block that is left out.
+        for label, names in self.slots.items():
+            given.setdefault(label, names[0])
+        return given
+
+    def network(self, arch: Architecture) -> nn.Module:
+        """The stand-alone network of an architecture over the shared weights.
+
+        Its parameters are the shared tensors, or views of them: what it learns is learnt by
+        all, and an optimiser is given the supernet's parameters, not its. Its batch-norm
+        statistics are its own, set to the shared ones by this call. The same architecture gives
+        the same module as long as it is among those last used. Moving the supernet to another
+        device leaves networks made before behind.
+        """
+        if arch in self._networks:
+            self._networks.move_to_end(arch)
+        else:
+            self._networks[arch] = self._over_views(arch)
+            while len(self._networks) > NETWORKS:
+                self._networks.popitem(last=False)
+        built, buffers = self._networks[arch]
+        if buffers:
+            with torch.no_grad():
+                for own, shared in buffers:
+                    own.copy_(shared)
+        return built.train(self.training)
+
+    def extract(self, arch: Architecture) -> nn.Module:
+        """A stand-alone network with a copy of the shared weights: nothing ties it to them.
+
+        Exactly what ``nas.space.network`` builds; batch-norm statistics are the shared ones
+        (``recalibrate`` makes them the network's own).
+        """
+        built, names = self._build(arch)
+        with torch.no_grad():
+            for name, tensor in built.state_dict().items():
+                tensor.copy_(self._view(names[name], tensor.shape))
+        return built.train(self.training)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        self._networks.clear()  # views do not follow their tensors to another device
+        self.__dict__["_tensors"] = None
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it so
+
+    def _build(self, arch: Architecture) -> tuple[nn.Module, dict[str, str]]:
+        """The stand-alone network, and the shared name of each of its tensors."""
+        validate(self.space, arch)
+        builder = FixedBuilder(self.space, arch)
+        # Built for real rather than on meta: constants that a constructor computes stay.
+        with torch.random.fork_rng(devices=[]):
+            built = self.space.build(builder).to(next(self.largest.parameters()))
+        names = builder.shared_names(built)
+        missing = sorted(set(names.values()) - set(self._names))
+        if missing:
+            raise UnsupportedRequest(
+                f"{self.space.name!r}: the network of {arch} has {missing[0]!r}, which the "
+                "largest network has not: its description depends on picks in a way that "
+                "weights cannot be shared over"
+            )
+        return built, names
+
+    def _over_views(self, arch: Architecture) -> tuple[nn.Module, list[_Pair]]:
+        built, names = self._build(arch)
+        buffers: list[_Pair] = []
+        with torch.enable_grad():
+            for path, module in built.named_modules():
+                prefix = f"{path}." if path else ""
+                for key, parameter in module._parameters.items():
+                    if parameter is not None:
+                        view = self._view(names[prefix + key], parameter.shape)
+                        # A view is no leaf, so it cannot be a Parameter; layers do not ask.
+                        module._parameters[key] = view
+                for key, buffer in module._buffers.items():
+                    if buffer is not None and prefix + key in names:
+                        buffers.append((buffer, self._view(names[prefix + key], buffer.shape)))
+        return built, buffers
+
+    def _view(self, name: str, shape: torch.Size) -> torch.Tensor:
+        return leading(self._shared[self._names[name]], shape, name)
+
+    @property
+    def _shared(self) -> Mapping[str, torch.Tensor]:
+        """The shared tensors by their names in the largest network."""
+        if self._tensors is None:
+            self._tensors = dict(self.largest.named_parameters())
+            self._tensors |= dict(self.largest.named_buffers())
+        return self._tensors

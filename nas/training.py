@@ -40,6 +40,8 @@ class Recipe:
         label_smoothing: share of the target spread over all classes.
         gradient_clip: the largest norm a step's gradient may have; ``None`` for no bound.
         augment: whether training images are cropped and mirrored as the data set says.
+        auxiliary_weight: of the loss of a second classifier, for a network that has one: in
+            training it returns a pair (logits, auxiliary logits).
     """
 
     learning_rate: float = 0.1
@@ -50,6 +52,7 @@ class Recipe:
     label_smoothing: float = 0.0
     gradient_clip: float | None = 5.0
     augment: bool = True
+    auxiliary_weight: float = 0.4
 
     def __post_init__(self) -> None:
         ranges: dict[str, tuple[bool, str]] = {
@@ -60,6 +63,7 @@ class Recipe:
             "warmup": (0 <= self.warmup < 1, "from 0 to below 1"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "from 0 to below 1"),
             "gradient_clip": (self.gradient_clip is None or self.gradient_clip > 0, "above 0"),
+            "auxiliary_weight": (self.auxiliary_weight >= 0, "0 or more"),
         }
         for field in fields(self):
             value = getattr(self, field.name)
@@ -146,13 +150,11 @@ def train(
                 images, labels = fetch(dataset, chosen)
                 images = _resized(images.to(place), resolution)
                 if recipe.augment:
-                    images = _augmented(images, crop_padding, flip)
+                    images = augmented(images, crop_padding, flip)
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.rate(epoch * batches + index, epochs * batches)
                 optimizer.zero_grad()
-                loss = F.cross_entropy(
-                    network(images), labels.to(place), label_smoothing=recipe.label_smoothing
-                )
+                loss = training_loss(network(images), labels.to(place), recipe)
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
                 if recipe.gradient_clip is not None:
                     nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
@@ -164,6 +166,25 @@ def train(
             if on_epoch is not None:
                 on_epoch(epoch + 1, curve[-1])
     return curve
+
+
+def training_loss(
+    output: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
+    labels: torch.Tensor,
+    recipe: Recipe,
+) -> torch.Tensor:
+    """The mean cross-entropy of a batch, in nats.
+
+    Args:
+        output: (N, classes) logits, or a pair of those and a second classifier's, whose
+            cross-entropy is added with the recipe's weight.
+        labels: (N,).
+    """
+    if isinstance(output, tuple):
+        logits, auxiliary = output
+        loss = training_loss(logits, labels, recipe)
+        return loss + recipe.auxiliary_weight * training_loss(auxiliary, labels, recipe)
+    return F.cross_entropy(output, labels, label_smoothing=recipe.label_smoothing)
 
 
 def evaluate(
@@ -292,8 +313,13 @@ def _resized(images: torch.Tensor, resolution: int | None) -> torch.Tensor:
     )
 
 
-def _augmented(images: torch.Tensor, crop_padding: int, flip: bool) -> torch.Tensor:
-    """Each image shifted by up to the padding in both directions, and mirrored half the time."""
+def augmented(images: torch.Tensor, crop_padding: int, flip: bool) -> torch.Tensor:
+    """Each image shifted by up to the padding in both directions, and mirrored half the time.
+
+    Args:
+        images: (N, C, H, W); examples of another shape are left as they are.
+        crop_padding: in pixels; the borders are repeated.
+    """
     count, _, height, width = images.shape if images.ndim == 4 else (0, 0, 0, 0)
     if flip and count:
         mirrored = (torch.rand(count) < 0.5).to(images.device)

@@ -17,7 +17,7 @@ from search_spaces.chain import Chain
 from search_spaces.nasbench201 import OPERATIONS, NasBench201
 
 # What a layer is given depends on other picks there, so weights cannot be shared over them.
-UNSHARED = {"metaqnn", "nas_rl"}
+UNSHARED = {"hierarchical", "metaqnn", "nas_rl", "nasbench101"}
 SHARED = sorted(set(SMALL) - UNSHARED)
 NB201 = NasBench201(channels=3, cells=1, input=(3, 8, 8))
 
@@ -64,6 +64,15 @@ def test_path_mixture_and_extracted_network_agree_to_the_bit(name):
             assert torch.equal(supernet(x, gates), expected)
     if not supernet.numbers:
         assert mixed == 12
+
+
+@pytest.mark.parametrize("name", sorted(UNSHARED))
+def test_spaces_whose_weights_cannot_be_shared_are_refused(name):
+    space = SMALL[name]()
+    with pytest.raises(UnsupportedRequest, match=space.name):
+        supernet = Supernet(space)
+        for seed in range(20):  # one architecture may by chance be the largest
+            supernet.network(sample(space, np.random.default_rng(seed)))
 
 
 @pytest.mark.parametrize("name", SHARED)

@@ -16,8 +16,8 @@ from nas.errors import ConfigError, DataError, NasError
 from nas.space import parse
 from nas.training import (
     Recipe,
-    _augmented,
     _resized,
+    augmented,
     choose_device,
     evaluate,
     fetch,
@@ -241,7 +241,7 @@ def test_crops_shift_each_image_by_whole_pixels():
     torch.manual_seed(0)
     images = torch.arange(64.0).reshape(1, 1, 8, 8).expand(200, 2, 8, 8)
     shifts = set()
-    for image in _augmented(images, 2, flip=False):
+    for image in augmented(images, 2, flip=False):
         assert torch.equal(image[0], image[1])  # channels move together
         centre = int(image[0, 4, 4])
         rows, columns = centre // 8 - 4, centre % 8 - 4
@@ -255,9 +255,9 @@ def test_crops_shift_each_image_by_whole_pixels():
 def test_flips_mirror_about_half_the_images():
     torch.manual_seed(0)
     images = torch.arange(400 * 6.0).reshape(400, 1, 2, 3)
-    augmented = _augmented(images, 0, flip=True)
+    flipped = augmented(images, 0, flip=True)
     mirrored = 0
-    for image, original in zip(augmented, images, strict=True):
+    for image, original in zip(flipped, images, strict=True):
         assert torch.equal(image, original) or torch.equal(image, original.flip(-1))
         mirrored += torch.equal(image, original.flip(-1))
     assert 150 < mirrored < 250

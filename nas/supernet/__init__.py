@@ -3,9 +3,10 @@
 ``Supernet`` (``supernet``) reads a space's description relaxed (``relaxed``): a network in which
 every slot holds all of its options (``mixture``), under gates that a strategy supplies
 (``gates``). Sub-networks are views into its tensors (``views``); their batch-norm statistics
-are estimated anew (``norms``).
+are estimated anew (``norms``); a relaxed architecture becomes a point again (``discretize``).
 """
 
+from nas.supernet.discretize import discretize as discretize
 from nas.supernet.gates import Gate as Gate
 from nas.supernet.gates import Gates as Gates
 from nas.supernet.gates import HardSample as HardSample

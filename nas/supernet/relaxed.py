@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -21,6 +22,7 @@ class RelaxedBuilder:
         self.slots: dict[str, tuple[str, ...]] = {}
         self.depths: dict[str, tuple[int, ...]] = {}
         self.numbers: dict[str, tuple[int, ...]] = {}
+        self.subsets: dict[str, int] = {}
         self._options = {choice.label: choice.options for choice in space.choices}
 
     def slot(self, label: str, options: Mapping[str, Factory]) -> nn.Module:
@@ -59,7 +61,11 @@ class RelaxedBuilder:
         ]
 
     def subset(self, label: str, of: int) -> tuple[int, ...]:
+        self.subsets[label] = of
         return tuple(range(of))
+
+    def part(self, describe: Callable[..., nn.Module], *args: Any) -> nn.Module:
+        return describe(self, *args)
 
     def _numbers(self, label: str, options: Sequence[int]) -> tuple[int, ...]:
         if not options and label not in self._options:

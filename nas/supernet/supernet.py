@@ -55,7 +55,9 @@ class Supernet(nn.Module):
         self.slots: Mapping[str, tuple[str, ...]] = dict(builder.slots)
         self.depths: Mapping[str, tuple[int, ...]] = dict(builder.depths)
         self.numbers: Mapping[str, tuple[int, ...]] = dict(builder.numbers)
+        self._subsets = dict(builder.subsets)
         self._names = tensor_names(self.largest)
+        self._check_mixture()
         # Not children: their parameters are the shared ones once more.
         self.__dict__["_networks"] = OrderedDict()
         self.__dict__["_tensors"] = None
@@ -85,6 +87,7 @@ class Supernet(nn.Module):
                 a mixture cannot tell: use ``network``.
         """
         validate(self.space, arch)
+        self._check_subsets(arch)
         picks = arch.as_dict()
         for label, options in self.numbers.items():
             if label in picks and picks[label] != max(options):
@@ -100,6 +103,22 @@ class Supernet(nn.Module):
         for label, names in self.slots.items():
             given.setdefault(label, names[0])
         return given
+
+    def open_gates(self) -> dict[str, tuple[str | int, ...]]:
+        """What a mixture is over: the options of every slot, and of every depth that is open.
+
+        Raises:
+            UnsupportedRequest: a number is open, which a mixture cannot be over.
+        """
+        for label, options in self.numbers.items():
+            if len(options) > 1:
+                raise UnsupportedRequest(
+                    f"{self.space.name!r}: {label!r} is a number, one of {options}; a mixture is "
+                    "over slots and depths, so give that number one option, or search with a "
+                    "strategy that samples"
+                )
+        open_depths = {label: depths for label, depths in self.depths.items() if len(depths) > 1}
+        return {**self.slots, **open_depths}
 
     def network(self, arch: Architecture) -> nn.Module:
         """The stand-alone network of an architecture over the shared weights.
@@ -143,6 +162,7 @@ class Supernet(nn.Module):
     def _build(self, arch: Architecture) -> tuple[nn.Module, dict[str, str]]:
         """The stand-alone network, and the shared name of each of its tensors."""
         validate(self.space, arch)
+        self._check_subsets(arch)
         builder = FixedBuilder(self.space, arch)
         # Built for real rather than on meta: constants that a constructor computes stay.
         with torch.random.fork_rng(devices=[]):
@@ -156,6 +176,49 @@ class Supernet(nn.Module):
                 "weights cannot be shared over"
             )
         return built, names
+
+    def _check_mixture(self) -> None:
+        """Refuses a space whose options do not fit beside each other."""
+        tensors = {
+            name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+            for name, tensor in (
+                *self.largest.named_parameters(),
+                *self.largest.named_buffers(),
+            )
+        }
+        gates: dict[str, Gate] = {
+            label: torch.empty(len(options), device="meta")
+            for label, options in {**self.slots, **self.depths}.items()
+        }
+        self._current.gates = {**gates, **{label: max(d) for label, d in self.depths.items()}}
+        x = torch.empty(1, *self.space.input, device="meta")
+        training = self.training
+        try:
+            with torch.no_grad():
+                torch.func.functional_call(self.largest.eval(), tensors, (x,))
+        except (RuntimeError, ValueError) as error:
+            raise UnsupportedRequest(
+                f"{self.space.name!r} has no supernet: its options do not fit beside each other "
+                f"in one network ({error})"
+            ) from error
+        finally:
+            self._current.gates = {}
+            self.largest.train(training)
+
+    def _check_subsets(self, arch: Architecture) -> None:
+        """Refuses an architecture that joins other states than the largest network does.
+
+        What reads a concatenation knows its channels by position: with a part missing, leading
+        channels would be those of other states.
+        """
+        held = self.space.slots(arch)
+        for label, of in self._subsets.items():
+            if label in held and held[label] != "+".join(map(str, range(of))):
+                raise UnsupportedRequest(
+                    f"{self.space.name!r}: {label!r} joins {held[label] or 'nothing'} of {of} in "
+                    f"{arch}; weights behind a concatenation are not shared over what is joined "
+                    "(some spaces have a form that sums projections instead: projected=True)"
+                )
 
     def _over_views(self, arch: Architecture) -> tuple[nn.Module, list[_Pair]]:
         built, names = self._build(arch)

@@ -1,0 +1,314 @@
+"""The search that differentiable strategies share: two parameter sets, one supernet.
+
+In every step the architecture parameters take a step on one half of the training set, and the
+shared weights one on the other. What a strategy adds is how its parameters become gates, and
+what else it minimises (``Relaxation``): each is a module of its own with its paper's settings.
+
+Weights and architecture parameters are never both given gradients in the same pass: a weight
+step needs none for the gates, an architecture step none for the weights, and each is then
+cheaper by what it leaves out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from nas.architecture import Architecture
+from nas.data import Data, check_fits, split
+from nas.errors import ConfigError
+from nas.space import SearchSpace
+from nas.supernet import Gates, Supernet, discretize
+from nas.training import Device, augmented, choose_device, fetch, reproducible
+from nas.trial import NotFinite
+
+
+@dataclass(frozen=True)
+class GradientSettings:
+    """How weights and architecture parameters are trained; the defaults are those of DARTS.
+
+    Attributes:
+        epochs: passes over the weights' half of the training set.
+        batch_size: of each step, in both halves.
+        weight_lr, weight_lr_min: of SGD on the weights, from the first down a cosine over the
+            epochs to the second.
+        momentum, weight_decay, gradient_clip: of SGD on the weights.
+        arch_lr, arch_beta1, arch_beta2, arch_weight_decay: of Adam on the architecture
+            parameters.
+        warmup_epochs: in which the architecture parameters rest.
+        augment: whether training images are cropped and mirrored as the data set says.
+    """
+
+    epochs: int = 50
+    batch_size: int = 64
+    weight_lr: float = 0.025
+    weight_lr_min: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    gradient_clip: float = 5.0
+    arch_lr: float = 3e-4
+    arch_beta1: float = 0.5
+    arch_beta2: float = 0.999
+    arch_weight_decay: float = 1e-3
+    warmup_epochs: int = 0
+    augment: bool = True
+
+    def __post_init__(self) -> None:
+        least = {"epochs": 1, "batch_size": 2, "gradient_clip": 1e-12, "weight_lr": 1e-12}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"settings: {field.name} must be finite, got {value!r}")
+            if value < least.get(field.name, 0):
+                raise ConfigError(
+                    f"settings: {field.name} must be at least {least.get(field.name, 0)}, "
+                    f"got {value!r}"
+                )
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of the weights in an epoch, from 0."""
+        cosine = 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
+        return self.weight_lr_min + (self.weight_lr - self.weight_lr_min) * cosine
+
+
+class Relaxation(Protocol):
+    """How architecture parameters become gates, and what is minimised besides the loss."""
+
+    def parameters(self, supernet: Supernet) -> dict[str, nn.Parameter]:
+        """The architecture parameters at the start, by label; drawn from torch's generator."""
+
+    def gates(self, parameters: Mapping[str, torch.Tensor], progress: float) -> Gates:
+        """The gates of one forward pass; draws from torch's generator where it samples.
+
+        Args:
+            progress: share of the search that is done, from 0 to 1.
+        """
+
+    def loss(
+        self, loss: torch.Tensor, parameters: Mapping[str, torch.Tensor], progress: float
+    ) -> torch.Tensor:
+        """What an architecture step minimises, of the cross-entropy on its batch."""
+
+    def weights(self, parameters: Mapping[str, torch.Tensor]) -> dict[str, list[float]]:
+        """The strengths of the options, to be discretised."""
+
+
+@dataclass
+class Batch:
+    """Images and labels of one step, on the device."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+ArchitectureStep = Callable[["GradientSearch", Batch, Batch], None]
+"""Sets the gradients of the architecture parameters: from (search, training, validation)."""
+
+
+class GradientSearch:
+    """The supernet, the architecture parameters, their optimisers, and epochs of both.
+
+    Args:
+        space: whose supernet is trained; ``adapt`` may change that network first.
+        data: its training set is cut into two halves, one for the weights and one for the
+            architecture parameters.
+        step: what an architecture step is.
+        share: how much of the training set the weights' half is.
+
+    Raises:
+        DataError: the data do not fit the space.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        data: Data,
+        relaxation: Relaxation,
+        step: ArchitectureStep,
+        settings: GradientSettings,
+        seed: int,
+        device: Device = "auto",
+        threads: int = 1,
+        share: float = 0.5,
+        adapt: Callable[[Supernet], None] | None = None,
+    ) -> None:
+        check_fits(data, space)
+        self.space = space
+        self.data = data
+        self.relaxation = relaxation
+        self.step = step
+        self.settings = settings
+        self.seed = seed
+        self.device = choose_device(device)
+        self.threads = threads
+        self.epoch = 0
+        self.curve: list[dict[str, float]] = []
+        self._training, self._validation = split(data, 1 - share)
+        with reproducible(seed, threads):
+            self.supernet = Supernet(space)
+            if adapt is not None:
+                adapt(self.supernet)
+            self.supernet.to(self.device).train()
+            self.parameters = {
+                label: nn.Parameter(parameter.data.to(self.device))
+                for label, parameter in relaxation.parameters(self.supernet).items()
+            }
+        self.weight_optimiser = torch.optim.SGD(
+            self.supernet.parameters(),
+            lr=settings.weight_lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+        self.arch_optimiser = torch.optim.Adam(
+            self.parameters.values(),
+            lr=settings.arch_lr,
+            betas=(settings.arch_beta1, settings.arch_beta2),
+            weight_decay=settings.arch_weight_decay,
+        )
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are."""
+        return self.epoch >= self.settings.epochs
+
+    @property
+    def progress(self) -> float:
+        """Share of the epochs that are done, counted within an epoch too."""
+        return self._position / self.settings.epochs
+
+    def advance(self) -> None:
+        """One epoch. The same seed and state give the same result, whatever came before.
+
+        Raises:
+            NotFinite: a loss is; the message names the epoch.
+        """
+        with reproducible(self.seed + 1_000_003 * (self.epoch + 1), self.threads):
+            losses = [self._steps(*pair) for pair in self._batches()]
+        mean = sum(losses) / len(losses)
+        if not math.isfinite(mean):
+            raise NotFinite(f"the search's training loss is {mean} in epoch {self.epoch + 1}")
+        self.epoch += 1
+        self._position = float(self.epoch)
+        self.curve.append({"epoch": self.epoch, "train_loss": mean})
+
+    _position = 0.0
+
+    def _batches(self) -> Iterator[tuple[Batch, Batch]]:
+        settings = self.settings
+        order = torch.randperm(len(self._training))
+        other = torch.randperm(len(self._validation))
+        parts = order.tensor_split(max(1, math.ceil(len(order) / settings.batch_size)))
+        for group in self.weight_optimiser.param_groups:
+            group["lr"] = settings.rate(self.epoch)
+        for index, part in enumerate(parts):
+            self._position = self.epoch + index / len(parts)
+            start = index * len(part)
+            chosen = other[torch.arange(start, start + len(part)) % len(other)]
+            yield self._fetched(self._training, part), self._fetched(self._validation, chosen)
+
+    def _fetched(self, dataset: Any, chosen: torch.Tensor) -> Batch:
+        images, labels = fetch(dataset, chosen)
+        images = images.to(self.device)
+        if self.settings.augment:
+            images = augmented(images, self.data.crop_padding, self.data.flip)
+        return Batch(images, labels.to(self.device))
+
+    def _steps(self, training: Batch, validation: Batch) -> float:
+        if self.epoch >= self.settings.warmup_epochs:
+            self.arch_optimiser.zero_grad()
+            self.step(self, training, validation)
+            self.arch_optimiser.step()
+        self.weight_optimiser.zero_grad()
+        with torch.no_grad():
+            gates = self.relaxation.gates(self.parameters, self.progress)
+        loss = self.cross_entropy(training, gates)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip)
+        self.weight_optimiser.step()
+        return float(loss.detach())
+
+    def cross_entropy(self, batch: Batch, gates: Gates) -> torch.Tensor:
+        """The mean cross-entropy of the supernet under these gates, in nats."""
+        return F.cross_entropy(self.supernet(batch.images, gates), batch.labels)
+
+    @contextmanager
+    def frozen_weights(self) -> Iterator[None]:
+        """Within, the weights get no gradients (and cost none)."""
+        wanted = [(p, p.requires_grad) for p in self.supernet.parameters()]
+        try:
+            for parameter, _ in wanted:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter, before in wanted:
+                parameter.requires_grad_(before)
+
+    def architecture(self) -> Architecture:
+        """The architecture of the moment."""
+        return discretize(self.space, self.relaxation.weights(self.parameters))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the following epochs depend on."""
+        return {
+            "epoch": self.epoch,
+            "supernet": {k: v.detach().clone() for k, v in self.supernet.state_dict().items()},
+            "parameters": {k: v.detach().clone() for k, v in self.parameters.items()},
+            "weight_optimiser": _plain(self.weight_optimiser.state_dict()),
+            "arch_optimiser": _plain(self.arch_optimiser.state_dict()),
+            "curve": [dict(point) for point in self.curve],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.epoch = int(state["epoch"])
+        self._position = float(self.epoch)
+        self.supernet.load_state_dict(state["supernet"])
+        with torch.no_grad():
+            for label, parameter in self.parameters.items():
+                parameter.copy_(state["parameters"][label])
+        self.weight_optimiser.load_state_dict(_restored(state["weight_optimiser"]))
+        self.arch_optimiser.load_state_dict(_restored(state["arch_optimiser"]))
+        self.curve = [dict(point) for point in state["curve"]]
+
+
+def first_order(search: GradientSearch, training: Batch, validation: Batch) -> None:
+    """The gradient of the validation loss at the present weights."""
+    with search.frozen_weights():
+        gates = search.relaxation.gates(search.parameters, search.progress)
+        loss = search.relaxation.loss(
+            search.cross_entropy(validation, gates), search.parameters, search.progress
+        )
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+
+def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
+    """An optimiser's state with string keys, and tensors of its own."""
+    return {
+        "state": {
+            str(index): {
+                key: value.detach().clone() if isinstance(value, torch.Tensor) else value
+                for key, value in entry.items()
+            }
+            for index, entry in state["state"].items()
+        },
+        "param_groups": [
+            {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in group.items()
+            }
+            for group in state["param_groups"]
+        ],
+    }
+
+
+def _restored(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "state": {int(index): dict(entry) for index, entry in state["state"].items()},
+        "param_groups": [dict(group) for group in state["param_groups"]],
+    }

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from nas.architecture import Architecture, Choice, Scalar
 from nas.builder import Builder
 from nas.export import export
-from nas.space import Legal, next_choice
+from nas.space import Legal, SearchSpace, network, next_choice, sample
 
 ROOT = Path(__file__).parents[1]
 
@@ -105,3 +106,22 @@ PICK = Architecture("one/v1", (("pick", 0),))
 def export_one(make: Callable[[], nn.Module], folder: Path, input: tuple[int, ...] = (4,)) -> Path:
     space = One(make, input)
     return export(space, PICK, folder, randomised(make(), seed=0))
+
+
+def export_and_run(space: SearchSpace, folder: Path, number: int = 5) -> None:
+    """Random architectures, exported and run alone: equal to the bit, lint-clean, all used."""
+    rng = np.random.default_rng(0)
+    files = []
+    for index in range(number):
+        arch = sample(space, rng)
+        weights = randomised(network(space, arch), seed=index)
+        files.append(export(space, arch, folder / str(index), weights) / "model.py")
+    run_all = (
+        "import runpy, sys\nfor file in sys.argv[1:]:\n    runpy.run_path(file, None, '__main__')"
+    )
+    done = isolated("-c", run_all, *map(str, files), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("largest difference from the stored output: 0 (") == number
+    assert_clean(folder)
+    for file in files:
+        assert unused(file.read_text()) == set(), file

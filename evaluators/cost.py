@@ -13,16 +13,17 @@ from nas.trial import Fidelity, Measured, Proposal
 
 
 class CostEvaluator:
-    """Parameters, multiply-accumulates and peak activation memory; nothing is trained.
+    """Parameters, multiply-accumulates, peak activation memory, weight bytes; no training.
 
-    All three are minimised: ``parameters`` and ``macs`` are counts, ``peak_memory_bytes`` is in
-    bytes (``nas.cost`` defines them).
+    All are minimised: ``parameters`` and ``macs`` are counts, ``peak_memory_bytes`` and
+    ``weight_bytes`` are in bytes (``nas.cost`` defines them).
     """
 
     metrics = (
         Metric("parameters", "count", "minimize"),
         Metric("macs", "count", "minimize"),
         Metric("peak_memory_bytes", "bytes", "minimize"),
+        Metric("weight_bytes", "bytes", "minimize"),
     )
 
     def __init__(self, space: SearchSpace) -> None:

@@ -13,7 +13,7 @@ where the fixed network has ``cells.0.edges.0_1.conv.weight``, the largest one h
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -51,6 +51,14 @@ class Builder(Protocol):
         """Which of so many are taken, in ascending order: the states that a cell joins, say.
 
         ``space.slots`` gives them as ``"2+4+5"``, and ``""`` for none.
+        """
+
+    def part(self, describe: Callable[..., nn.Module], *args: Any) -> nn.Module:
+        """A part of the network, ``describe(builder, *args)``: a cell, a block, a head.
+
+        It may ask the builder for what is open, and depends on the answers and on ``args`` alone,
+        so that a reading may keep what it found out about a part that is met again. It keeps it
+        for a function at a module's top level and plain values.
         """
 
 
@@ -126,6 +134,9 @@ class FixedBuilder:
                 f"numbers below {of} joined by '+'"
             )
         return taken
+
+    def part(self, describe: Callable[..., nn.Module], *args: Any) -> nn.Module:
+        return describe(self, *args)
 
     def _pick(self, label: str) -> Scalar:
         if label not in self._picks:

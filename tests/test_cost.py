@@ -31,6 +31,7 @@ def test_chain_by_hand():
         macs=3 * 8 * 9 * 64 + 5120,
         # The convolution's operands; the ReLU writes in place, the flattening is a view.
         peak_memory_bytes=image + features,
+        weight_bytes=4 * (3 * 8 * 9 + 8 + 512 * 10 + 10),
     )
 
 
@@ -48,7 +49,11 @@ class Residual(nn.Module):
 def test_residual_by_hand():
     # While the second convolution runs, its input, its output and the kept x are live.
     assert count(Residual(), (4, 6, 6)) == NetworkCost(
-        parameters=2 * 144 + 8, macs=2 * 144 * 36, peak_memory_bytes=3 * 4 * 36 * FLOAT
+        parameters=2 * 144 + 8,
+        macs=2 * 144 * 36,
+        peak_memory_bytes=3 * 4 * 36 * FLOAT,
+        # The norm keeps a mean and a variance a channel beside its parameters.
+        weight_bytes=(2 * 144 + 8 + 8) * FLOAT,
     )
 
 
@@ -65,7 +70,7 @@ class Concat(nn.Module):
 def test_concat_by_hand():
     # The concatenation needs 3 + 5 channels and the 8 it writes; x is dead by then.
     assert count(Concat(), (2, 5, 5)) == NetworkCost(
-        parameters=16, macs=16 * 25, peak_memory_bytes=16 * 25 * FLOAT
+        parameters=16, macs=16 * 25, peak_memory_bytes=16 * 25 * FLOAT, weight_bytes=16 * FLOAT
     )
 
 
@@ -153,7 +158,23 @@ def test_transformer_layer_equals_torch_counter():
 def test_shared_weights_count_once_and_work_twice():
     layer = nn.Linear(4, 4, bias=False)
     found = count(nn.Sequential(layer, layer), (4,))
-    assert (found.parameters, found.macs) == (16, 32)
+    assert (found.parameters, found.macs, found.weight_bytes) == (16, 32, 64)
+
+
+def test_weight_bytes_are_of_what_the_state_dict_keeps_in_floats():
+    class Buffers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("kept", torch.ones(3))
+            self.register_buffer("computed", torch.ones(5), persistent=False)
+            self.register_buffer("steps", torch.ones(7, dtype=torch.int64))
+            self.twice = self.weight = nn.Parameter(torch.ones(2, dtype=torch.float64))
+
+        def forward(self, x):
+            return x * self.weight
+
+    found = count(Buffers(), (2,))
+    assert (found.parameters, found.weight_bytes) == (2, (2 + 3) * FLOAT)
 
 
 # ------------------------------------------------------------------- what it leaves alone
@@ -168,6 +189,16 @@ def test_network_and_random_state_are_left_as_they_were():
     assert [module.training for module in net] == [True, False, True]
     assert all(torch.equal(weights[name], tensor) for name, tensor in net.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_tied_weights_stay_tied():
+    layer, tied = nn.Linear(4, 4), nn.Linear(4, 4, bias=False)
+    tied.weight = weight = layer.weight
+    net = nn.Sequential(layer, layer, tied)
+    assert count(net, (4,)).parameters == 20
+    assert layer.weight is weight
+    assert tied.weight is weight
+    assert not weight.is_meta
 
 
 def test_costs_are_of_float32_whatever_the_network_is_in():

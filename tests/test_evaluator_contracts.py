@@ -115,7 +115,8 @@ class TestStagedOfToys(EvaluatorContract):
 def test_a_preview_needs_no_training():
     staged = TestStaged().evaluator()
     for proposal in toy_proposals(TestStaged().space(), 4):
-        assert set(staged.preview(proposal.arch)) == {"parameters", "macs", "peak_memory_bytes"}
+        costs = {"parameters", "macs", "peak_memory_bytes", "weight_bytes"}
+        assert set(staged.preview(proposal.arch)) == costs
 
 
 def test_a_trained_network_is_better_than_chance():

@@ -60,23 +60,23 @@ class Liveness:
     ) -> None:
         """One operation: it reads its arguments and makes (or aliases) its results."""
         self._time += 1
-        operands = [self._key(tensor) for tensor in _tensors([args, kwargs])]
+        operands = [self._key(tensor) for tensor in tensors_in([args, kwargs])]
         for key in operands:
             if key in self._birth:
                 self._death[key] = self._time
                 self._unread.discard(key)
             else:  # made before the pass began: a constant, which is a weight in all but name
                 self._excluded.add(key)
-        results = [tensor for tensor in _tensors(output) if self._key(tensor) not in self._birth]
+        results = [tensor for tensor in tensors_in(output) if self._key(tensor) not in self._birth]
         for tensor in results:
             self.born(tensor)
         self._unread.update(self._key(tensor) for tensor in results[1:])
-        if results and _may_overwrite(func, args):
+        if results and may_overwrite(func, args):
             self._overwriting[self._time] = (operands, self._key(results[0]))
 
     def kept(self, result: Any) -> None:
         """What the network returns: live to the end."""
-        for tensor in _tensors(result):
+        for tensor in tensors_in(result):
             key = self._key(tensor)
             self._unread.discard(key)
             if key in self._birth:
@@ -108,7 +108,7 @@ class Liveness:
         return int(storage._cdata)
 
 
-def _tensors(values: Any) -> list[torch.Tensor]:
+def tensors_in(values: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
 
@@ -119,7 +119,7 @@ def is_inference_norm(func: Any, args: Sequence[Any]) -> bool:
     return bool(func._schema.name == "aten::_native_batch_norm_legit_no_training")
 
 
-def _may_overwrite(func: Any, args: Sequence[Any]) -> bool:
+def may_overwrite(func: Any, args: Sequence[Any]) -> bool:
     if torch.Tag.pointwise in func.tags or func._schema.name in _UNTAGGED:
         return True
     return is_inference_norm(func, args)

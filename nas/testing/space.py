@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from nas import encoding
+from nas import cost, encoding
 from nas.architecture import Architecture
 from nas.builder import FixedBuilder
 from nas.components import create, describe
@@ -237,20 +237,48 @@ class SpaceContract(ABC):
             assert all(0 <= token < size for token in sequence)
             assert encoding.from_tokens(space, sequence) == arch
 
+    def test_features_have_one_form(self) -> None:
+        space = self.space()
+        size, names = encoding.vocabulary_size(space), encoding.feature_names(space)
+        assert len(set(names)) == len(names)
+        for arch in self._sample(space):
+            vector = encoding.features(space, arch)
+            assert vector.shape == (len(names),)
+            assert vector.dtype == np.float32
+            assert ((vector >= 0) & (vector <= 1)).all()
+            assert encoding.from_one_hot(space, vector[:size]) == arch
+
     def test_graphs_have_one_form(self) -> None:
         space = self.space()
         archs = self._sample(space, 10)
         if not isinstance(space, encoding.HasGraphs):
-            with pytest.raises(UnsupportedRequest, match=space.name):
-                encoding.adjacency(space, archs[0])
+            for encode in (encoding.adjacency, encoding.graph_tensors, encoding.path_encoding):
+                with pytest.raises(UnsupportedRequest, match=space.name):
+                    encode(space, archs[0])
             return
-        names = {tuple(space.graphs(arch)) for arch in archs}
-        assert len(names) == 1
-        assert len({encoding.path_encoding(space, arch).shape for arch in archs}) == 1
+        longest = 1
+        if isinstance(space, encoding.HasPaths):
+            longest = space.longest_path
+        else:
+            with pytest.raises(UnsupportedRequest, match=space.name):
+                encoding.path_encoding(space, archs[0])
+        names = list(space.graphs(archs[0]))
+        number = len(names) * encoding.path_count(space, longest)
+        kinds = ("input", "output", *space.graph_operations)
         for arch in archs:
-            for adjacency in encoding.adjacency(space, arch).values():
-                assert (np.tril(adjacency.matrix) == 0).all()
-                assert (adjacency.operations.sum(axis=1) == 1).all()
+            graphs = space.graphs(arch)
+            assert list(graphs) == names
+            if number <= 20_000:  # more take too long to list
+                assert encoding.path_encoding(space, arch, longest).shape == (number,)
+            tensors, matrices = encoding.graph_tensors(space, arch), encoding.adjacency(space, arch)
+            for name, graph in graphs.items():
+                (operations, edge_index), matrix = tensors[name], matrices[name].matrix
+                assert tuple(kinds[i] for i in operations.argmax(axis=1)) == graph.operations
+                assert (operations.sum(axis=1) == 1).all()
+                links = [(int(source), int(target)) for source, target in edge_index.T]
+                assert links == sorted(graph.links)
+                assert (np.tril(matrix) == 0).all()
+                assert links == [(int(a), int(b)) for a, b in np.argwhere(matrix)]
 
     # -------------------------------------------------------------------------- networks
 
@@ -290,6 +318,14 @@ class SpaceContract(ABC):
         one, other = network(space, arch), network(space, arch)
         assert not set(map(id, one.modules())) & set(map(id, other.modules()))
         assert not set(map(id, one.parameters())) & set(map(id, other.parameters()))
+
+    def test_costs_equal_those_of_the_built_network(self) -> None:
+        space = self.space()
+        for arch in self._sample(space, self.networks):
+            counted = cost.count(network(space, arch), space.input)
+            assert cost.architecture_cost(space, arch) == counted
+            both = (counted.parameters, counted.macs)
+            assert cost.parameters_and_macs(space, arch) == both
 
     def test_builds_on_meta(self) -> None:
         space = self.space()

@@ -150,7 +150,18 @@ def create(
         made = factory(**arguments)
     except NasError as error:
         raise type(error)(f"{where}: {error}") from error
+    if kind == "spaces" and not inspect.isclass(factory):
+        return _with_call(made, {"name": description["name"], **describe(arguments)})
     return _with_source(made, description, where) if kind == "datasets" else made
+
+
+def _with_call(made: Any, call: Mapping[str, Any]) -> Any:
+    """A described space that remembers the user's function that made it."""
+    from nas.described import Described, described
+
+    if not isinstance(made, Described) or registry.name_of(described) == call["name"]:
+        return made
+    return dataclasses.replace(made, call=call)
 
 
 def _with_source(made: Any, description: Mapping[str, Any], where: str) -> Any:
@@ -196,6 +207,12 @@ def _typed(
         if inspect.isclass(hints[name]) and dataclasses.is_dataclass(hints[name]):
             checked[name] = _record(hints[name], value, f"{where}.{name}")
             continue
+        kind = _records(hints[name])
+        if kind is not None and isinstance(value, list | tuple):
+            checked[name] = tuple(
+                _record(kind, item, f"{where}.{name}[{i}]") for i, item in enumerate(value)
+            )
+            continue
         if isinstance(value, str) and re.fullmatch(r"\d+(x\d+)+", value):
             value = [int(size) for size in value.split("x")]
         adapter = pydantic.TypeAdapter[Any](
@@ -210,6 +227,14 @@ def _typed(
             first = error.errors()[0]
             raise ConfigError(f"{where}.{name}: {first['msg']}, got {value!r}") from error
     return checked
+
+
+def _records(hint: Any) -> type | None:
+    """The dataclass of ``tuple[Dataclass, ...]``; ``None`` for any other annotation."""
+    match (typing.get_origin(hint), typing.get_args(hint)):
+        case (builtin, (kind, end)) if builtin is tuple and end is ...:
+            return kind if inspect.isclass(kind) and dataclasses.is_dataclass(kind) else None
+    return None
 
 
 def _record(kind: type, value: Any, where: str) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, get_args
@@ -76,9 +77,16 @@ def name_of(factory: Callable[..., Any]) -> str:
     value = f"{factory.__module__}:{factory.__qualname__}"
     for kind in KINDS:
         for name, entry in _registered(kind).items():
-            if entry.value == value:
+            if entry.value == value or _exports(entry, factory):
                 return name
     return value
+
+
+def _exports(entry: EntryPoint, factory: Callable[..., Any]) -> bool:
+    """Whether a package registers under its own path what a module inside it defines."""
+    module = sys.modules.get(entry.module)
+    inside = str(factory.__module__).startswith(f"{entry.module}.")
+    return inside and getattr(module, entry.attr, None) is factory
 
 
 def summary(kind: Kind, name: str) -> str:

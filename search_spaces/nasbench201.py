@@ -8,12 +8,30 @@ What differs from the paper: any input size and class count; an average pool in 
 blocks rounds odd sizes up, as the convolution beside it does. A cell's ``none`` edges are left
 out of the network; operations that lead nowhere stay, because the benchmark's parameter and MAC
 counts include them (``canonical`` takes them away).
+
+Two foldings of the 15,625 cells:
+
+* ``canonical`` identifies cells that compute the same function of the input and of their weights,
+  with a one-to-one correspondence of the convolutions that matter: 5,234 forms. Folded are edges
+  that cannot reach the output, nodes that are always zero, skips (a node is the sum of what is
+  skipped to it), average pools of sums (pooling is linear, and leaves a constant map as it is),
+  the names and the order of nodes and terms, and the kernel of a convolution of a zero node (it
+  gives its norm's constant, whatever its kernel). Kept apart are one convolution that is used
+  twice and two convolutions of the same input, which have weights of their own.
+* ``unique_form`` is the paper's own simplification, which gives its 6,466. It writes each node as
+  the sum of its terms, a skip being replaced by what its node says, and an edge that is ``none``
+  or starts from a node ``#`` becoming ``#``. It does not keep functions: it takes one convolution
+  used twice for two. And it does not find all equal ones: it counts the zeros of a sum, does not
+  see that node 2 is zero when both of its edges are, and takes a sum in a sum for another sum.
+  Without its rule for zeros it gives 12,751.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +39,7 @@ from torch import nn
 
 from nas.architecture import Architecture, Choice, Scalar
 from nas.builder import Builder, Factory
-from nas.encoding import CellGraph
+from nas.encoding import CellGraph, graph_of_edges
 from nas.errors import ConfigError, InvalidArchitecture, nearest
 from nas.layers import GlobalAveragePool, ReLUConvBN, ResidualReduction
 from nas.space import Legal, check_input, next_choice
@@ -69,6 +87,7 @@ class NasBench201:
     input: tuple[int, ...] = (3, 32, 32)
 
     name = "nasbench201/v1"
+    paper = "Dong & Yang, NAS-Bench-201, ICLR 2020"
     choices = tuple(Choice(f"{source}->{target}", OPERATIONS) for source, target in EDGES)
 
     def __post_init__(self) -> None:
@@ -93,45 +112,27 @@ class NasBench201:
         return {label: str(option) for label, option in arch.picks}
 
     def canonical(self, arch: Architecture) -> Architecture:
-        """Equal networks, equal form.
+        """The first cell, in the order of the options, that computes the same function.
 
-        Edges that cannot reach the output become ``none``, so do skips and pools of a node that
-        is always zero; and where nodes 1 and 2 are not joined, the smaller of the two namings
-        stands for both.
+        Convolutions correspond one to one, but for those that do not matter: see the module.
         """
-        operations = _without_dead_edges(dict(zip(EDGES, _operations(arch), strict=True)))
-        forms = [operations]
-        if operations[1, 2] == "none":
-            swap = {0: 0, 1: 2, 2: 1, 3: 3}
-            forms.append(
-                {
-                    (a, b): "none" if (a, b) == (1, 2) else operations[swap[a], swap[b]]
-                    for a, b in EDGES
-                }
-            )
-        best = min(forms, key=lambda form: [OPERATIONS.index(form[edge]) for edge in EDGES])
-        return _architecture([best[edge] for edge in EDGES])
+        return _architecture(_representatives()[tuple(_operations(arch))])
 
     def build(self, builder: Builder) -> nn.Module:
-        c_in = self.input[0]
         stages: list[nn.Module] = []
         c = self.channels
         for stage in range(3):
             if stage:
-                stages.append(ResidualReduction(c_in=c, c_out=2 * c))
+                stages.append(builder.part(_reduction, c))
                 c = 2 * c
-            stages.extend(_cell(builder, c) for _ in range(self.cells))
-        stem = nn.Sequential(
-            nn.Conv2d(c_in, self.channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(self.channels),
-        )
+            stages.extend(builder.part(_cell, c) for _ in range(self.cells))
         return nn.Sequential(
-            stem,
+            builder.part(_stem, self.input[0], self.channels),
             nn.Sequential(*stages),
-            nn.BatchNorm2d(c),
+            builder.part(_norm, c),
             nn.ReLU(),
             GlobalAveragePool(),
-            nn.Linear(c, self.classes),
+            builder.part(_classifier, c, self.classes),
         )
 
     def parameters_and_macs(self, arch: Architecture) -> tuple[int, int]:
@@ -199,30 +200,37 @@ class NasBench201:
 
     def graphs(self, arch: Architecture) -> Mapping[str, CellGraph]:
         """The cell with its operations as vertices: each edge of the cell is a vertex here."""
-        edges = list(EDGES)
-        operations = ("input", *_operations(arch), "output")
-        links = set()
-        for index, (source, target) in enumerate(edges, start=1):
-            if source == 0:
-                links.add((0, index))
-            if target == NODES - 1:
-                links.add((index, len(edges) + 1))
-            for other, (next_source, _) in enumerate(edges, start=1):
-                if target == next_source:
-                    links.add((index, other))
-        return {"cell": CellGraph(operations, frozenset(links))}
+        return {"cell": graph_of_edges(dict(zip(EDGES, _operations(arch), strict=True)))}
 
     graph_operations = OPERATIONS
     longest_path = NODES - 1
+
+
+def _stem(builder: Builder, c_in: int, c_out: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), nn.BatchNorm2d(c_out))
+
+
+def _norm(builder: Builder, c: int) -> nn.Module:
+    return nn.BatchNorm2d(c)
+
+
+def _classifier(builder: Builder, c: int, classes: int) -> nn.Module:
+    return nn.Linear(c, classes)
+
+
+def _reduction(builder: Builder, c: int) -> nn.Module:
+    return ResidualReduction(c_in=c, c_out=2 * c)
 
 
 def _cell(builder: Builder, c: int) -> Cell:
     options: dict[str, Factory | None] = {
         "none": None,
         "skip_connect": nn.Identity,
-        "nor_conv_1x1": lambda: ReLUConvBN(c_in=c, c_out=c, kernel_size=1),
-        "nor_conv_3x3": lambda: ReLUConvBN(c_in=c, c_out=c, kernel_size=3),
-        "avg_pool_3x3": lambda: nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False),
+        "nor_conv_1x1": functools.partial(ReLUConvBN, c_in=c, c_out=c, kernel_size=1),
+        "nor_conv_3x3": functools.partial(ReLUConvBN, c_in=c, c_out=c, kernel_size=3),
+        "avg_pool_3x3": functools.partial(
+            nn.AvgPool2d, 3, stride=1, padding=1, count_include_pad=False
+        ),
     }
     edges = nn.ModuleDict()
     for source, target in EDGES:
@@ -236,23 +244,124 @@ def _operations(arch: Architecture) -> list[str]:
     return [str(option) for _, option in arch.picks]
 
 
-def _architecture(operations: list[str]) -> Architecture:
+def _architecture(operations: Sequence[str]) -> Architecture:
     labels = [choice.label for choice in NasBench201.choices]
     return Architecture(NasBench201.name, tuple(zip(labels, operations, strict=True)))
 
 
-def _without_dead_edges(operations: dict[tuple[int, int], str]) -> dict[tuple[int, int], str]:
-    live = dict(operations)
-    before: dict[tuple[int, int], str] = {}
-    while before != live:
-        before = dict(live)
-        for source, target in EDGES:
-            leads_on = target == NODES - 1 or any(
-                live[target, after] != "none" for after in range(target + 1, NODES)
+# ------------------------------------------------------------------------------ equal cells
+
+
+def unique_form(arch: Architecture) -> str:
+    """The paper's name for a class of isomorphic cells: 6,466 different ones (see the module)."""
+    operations = dict(zip(EDGES, _operations(arch), strict=True))
+    nodes = ["0"]
+    for target in range(1, NODES):
+        terms = []
+        for source in range(target):
+            operation = operations[source, target]
+            if operation == "none" or nodes[source] == "#":
+                terms.append("#")
+            elif operation == "skip_connect":
+                terms.append(nodes[source])
+            else:
+                terms.append(f"({nodes[source]})@{operation}")
+        nodes.append("+".join(sorted(terms)))
+    return nodes[-1]
+
+
+# A node is a sum: how often each source, pooled so many times, is a term of it. A source is the
+# cell's input (-1) or a convolution, by its number.
+_Sum = dict[tuple[int, int], int]
+_Form = tuple[tuple[int, ...], tuple[tuple[tuple[tuple[int, int], int], ...], ...]]
+
+
+@functools.cache
+def _representatives() -> Mapping[tuple[str, ...], Sequence[str]]:
+    first: dict[_Form, Sequence[str]] = {}
+    return {
+        operations: first.setdefault(_form(operations), operations)
+        for operations in itertools.product(OPERATIONS, repeat=len(EDGES))
+    }
+
+
+def _form(operations: Sequence[str]) -> _Form:
+    """The function of a cell: kernels, then what the output and each convolution sum up.
+
+    Convolutions are numbered by what they compute; where several look the same, by the numbering
+    that gives the smallest form.
+    """
+    by_edge = dict(zip(EDGES, operations, strict=True))
+    kernels: list[int] = []
+    inputs: list[_Sum] = []
+    looks: list[str] = []
+    constant: set[int] = set()
+    nodes: list[_Sum] = [{(0, -1): 1}]
+    for target in range(1, NODES):
+        node: _Sum = {}
+        for source in range(target):
+            operation = by_edge[source, target]
+            if operation == "none":
+                continue
+            if operation.startswith("nor_conv"):
+                # A convolution of zeros is not zero: its norm shifts it.
+                kernel = 3 if operation == "nor_conv_3x3" and nodes[source] else 1
+                number = len(kernels)
+                if kernel == 1 and all(term in constant for _, term in nodes[source]):
+                    constant.add(number)
+                looks.append(f"{kernel}({_looks(nodes[source], looks)})")
+                kernels.append(kernel)
+                inputs.append(nodes[source])
+                terms: _Sum = {(0, number): 1}
+            else:
+                pooled = int(operation == "avg_pool_3x3")
+                terms = {
+                    (pools + (pooled if term not in constant else 0), term): times
+                    for (pools, term), times in nodes[source].items()
+                }
+            for key, times in terms.items():
+                node[key] = node.get(key, 0) + times
+        nodes.append(node)
+    alike: dict[str, list[int]] = {}
+    for number in sorted(_reached(nodes[-1], inputs)):
+        alike.setdefault(looks[number], []).append(number)
+    forms: list[_Form] = []
+    for orders in itertools.product(
+        *(itertools.permutations(alike[look]) for look in sorted(alike))
+    ):
+        order = [number for numbers in orders for number in numbers]
+        names = {-1: -1} | {number: name for name, number in enumerate(order)}
+        sums = [nodes[-1], *(inputs[number] for number in order)]
+        forms.append(
+            (
+                tuple(kernels[number] for number in order),
+                tuple(
+                    tuple(
+                        sorted(((pools, names[term]), times) for (pools, term), times in s.items())
+                    )
+                    for s in sums
+                ),
             )
-            # A convolution of zeros is not zero: its batch norm shifts it.
-            zero = source > 0 and all(live[first, source] == "none" for first in range(source))
-            passes_zero_on = live[source, target] in ("skip_connect", "avg_pool_3x3")
-            if not leads_on or (zero and passes_zero_on):
-                live[source, target] = "none"
-    return live
+        )
+    return min(forms)
+
+
+def _looks(node: _Sum, looks: Sequence[str]) -> str:
+    return "+".join(
+        sorted(
+            f"{times}p{pools}{looks[term] if term >= 0 else 'x'}"
+            for (pools, term), times in node.items()
+        )
+    )
+
+
+def _reached(output: _Sum, inputs: Sequence[_Sum]) -> set[int]:
+    """The convolutions that take part in the output."""
+    reached: set[int] = set()
+    waiting = [output]
+    while waiting:
+        for _, term in waiting.pop():
+            if term >= 0 and term not in reached:
+                reached.add(term)
+                waiting.append(inputs[term])
+    return reached

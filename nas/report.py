@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +15,9 @@ from nas.history import History
 from nas.objective import Objective, violated
 from nas.space import SearchSpace, format_architecture
 from nas.trial import Failed, Infeasible, Measured, Trial
+
+if TYPE_CHECKING:
+    from nas.cost import LayerCost
 
 
 def trial_document(space: SearchSpace, trial: Trial) -> dict[str, Any]:
@@ -148,3 +151,30 @@ def choose(
         if isinstance(t.outcome, Measured) and violated(objectives, t.values) is None
     ]
     return history.best(best or objectives[0], among=kept)
+
+
+def layer_document(row: LayerCost) -> dict[str, Any]:
+    """A layer's cost as JSON values."""
+    return {
+        "path": row.path,
+        "type": row.type,
+        "output": list(row.output),
+        "parameters": row.parameters,
+        "macs": row.macs,
+    }
+
+
+def print_layers(console: Console, rows: Sequence[LayerCost]) -> None:
+    """The layers as a tree, each with everything inside it."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("layer")
+    table.add_column("type", overflow="ellipsis", max_width=60, no_wrap=True)
+    table.add_column("output", justify="right")
+    table.add_column("parameters", justify="right")
+    table.add_column("macs", justify="right")
+    for row in rows:
+        name = "  " * row.depth + (row.path.rpartition(".")[2] or "network")
+        shape = "×".join(map(str, row.output[1:]))
+        # Text, not strings: what stands in brackets is not markup.
+        table.add_row(Text(name), Text(row.type), shape, number(row.parameters), number(row.macs))
+    console.print(table)

@@ -165,7 +165,8 @@ def test_export_and_retrain_write_a_network_that_runs_alone(
     cost = nas("cost", "chain", "--arch", "exported/architecture.json", "--json")
     assert cost.code == 0, cost.err
     assert json.loads(cost.out) == {
-        key: facts[key] for key in ("parameters", "macs", "peak_memory_bytes")
+        key: facts[key]
+        for key in ("parameters", "macs", "peak_memory_bytes", "weight_bytes")
     }
 
 
@@ -174,7 +175,7 @@ def test_cost_is_the_benchmarks_own_network_without_settings(nas: Callable[..., 
     result = nas("cost", "nasbench201", "--arch", text, "--json")
     assert result.code == 0, result.err
     document = json.loads(result.out)
-    assert set(document) == {"parameters", "macs", "peak_memory_bytes"}
+    assert set(document) == {"parameters", "macs", "peak_memory_bytes", "weight_bytes"}
     assert document["parameters"] == 73306 + 28000 + 243040
     assert document["macs"] == 7783040 + 3932160 + 35389440
     smaller = nas("cost", "nasbench201", "--arch", text, "--set", "input=3x16x16", "--json")

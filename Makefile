@@ -5,6 +5,8 @@ BIN = $(VENV)/bin
 # Two torch threads on a busy machine are far slower than one.
 export OMP_NUM_THREADS = 1
 export OMP_WAIT_POLICY = passive
+# Test processes side by side; a module's tests stay in one.
+JOBS ?= 2
 
 .PHONY: quickstart test test-all check format clean
 
@@ -12,10 +14,10 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python experiments/quickstart.py
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q --durations=10
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --durations=10
 
 test-all: $(VENV)/.installed
-	$(BIN)/python -m pytest -q --durations=20 -m "not gpu" --timeout=3600
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --durations=20 -m "not gpu" --timeout=7200
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -165,8 +165,7 @@ def test_export_and_retrain_write_a_network_that_runs_alone(
     cost = nas("cost", "chain", "--arch", "exported/architecture.json", "--json")
     assert cost.code == 0, cost.err
     assert json.loads(cost.out) == {
-        key: facts[key]
-        for key in ("parameters", "macs", "peak_memory_bytes", "weight_bytes")
+        key: facts[key] for key in ("parameters", "macs", "peak_memory_bytes", "weight_bytes")
     }
 
 

@@ -9,6 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch import nn
+
+from nas.cost import architecture_cost
+from nas.described import described
+from nas.layers import GlobalAveragePool
+from nas.space import count, parse
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -92,3 +98,18 @@ def test_the_quickstart_as_it_stands_reaches_97_percent(tmp_path: Path) -> None:
     found = re.search(r"'test_accuracy': ([\d.]+)", ran.stdout)
     assert found is not None
     assert float(found.group(1)) >= 0.97
+
+
+def test_the_space_of_ones_own_is_one() -> None:
+    class Block(nn.Sequential):
+        def __init__(self, width: int, kernel_size: int) -> None:
+            super().__init__(nn.Conv2d(width, width, kernel_size, padding="same"), nn.ReLU())
+
+    names = {"nn": nn, "Block": Block, "described": described}
+    names["GlobalAveragePool"] = GlobalAveragePool
+    exec(block("python", 1), names)
+    space = names["space"]
+    assert count(space) == 2 * (2 + 4 + 8)
+    arch = parse(space, "width=16 depth=2 kernel0=3 kernel1=5")
+    first, second = (16 * 9 + 16) + (16 * 16 * 9 + 16) + (16 * 16 * 25 + 16), 16 * 10 + 10
+    assert architecture_cost(space, arch).parameters == first + second

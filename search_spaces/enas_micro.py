@@ -13,37 +13,18 @@ classifier has a bias.
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
-
-from nas.architecture import Architecture, Choice, Scalar
-from nas.builder import Builder
-from nas.encoding import CellGraph
-from nas.errors import ConfigError, InvalidArchitecture
+from nas.architecture import Architecture, Scalar
+from nas.errors import InvalidArchitecture
 from nas.points import Point
-from nas.space import Legal, next_choice
-from search_spaces.cell_network import Place, Stem, assemble, check_arguments
-from search_spaces.pairwise_cells import (
-    SECOND_INPUT,
-    block_choices,
-    build_cell,
-    cell_graph,
-    cell_pairs,
-    cell_slots,
-    ordered_sides,
-    pairs_to_picks,
-    strongest_pairs,
-)
+from search_spaces.pairwise_cells import cell_pairs, pairs_to_picks
+from search_spaces.two_cells import CELLS, TwoCells
 
 OPERATIONS = ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "skip_connect")
 """In the order of the arc string's numbers."""
-
-CELLS = ("normal", "reduce")
 
 POINTS = {
     "ENAS_micro": Point(
@@ -54,85 +35,20 @@ POINTS = {
 
 
 @dataclass(frozen=True)
-class EnasMicro:
+class EnasMicro(TwoCells):
     """ENAS micro: normal and reduction cells of 5 nodes, two inputs a node, 5 operations.
 
-    Args:
-        channels: of a state in the first cells; each reduction doubles them.
-        cells: how many; those at a third and two thirds are reductions.
-        classes: of the classifier.
-        input: the shape of one image, (channels, height, width).
-        stem: ``"cifar"`` keeps the size, ``"imagenet"`` takes it to an eighth.
-        auxiliary: whether a second classifier reads the second reduction. Such a network gives
-            (logits, auxiliary logits) in training.
-        drop_path: the probability with which an edge is left out in training, identities excepted.
-        blocks: nodes of a cell.
-        projected: how a cell joins the states that nothing reads: concatenated, as in the
-            official final network, or brought to the width of one state by a projection each,
-            as in the official search, where architectures share the projections.
-
-    By default the official final network for CIFAR-10: 15 normal cells, 2 reductions.
+    The arguments are those of ``TwoCells``, whose blocks are the nodes. By default the official
+    final network for CIFAR-10: 15 normal cells, 2 reductions. The official search projects
+    (``projected``), its final networks concatenate.
     """
 
-    channels: int = 36
     cells: int = 17
-    classes: int = 10
-    input: tuple[int, ...] = (3, 32, 32)
-    stem: Stem = "cifar"
-    auxiliary: bool = False
-    drop_path: float = 0.0
-    blocks: int = 5
-    projected: bool = False
 
     name = "enas_micro/v1"
     paper = "Pham et al., Efficient Neural Architecture Search, ICML 2018"
-    choices: tuple[Choice, ...] = field(init=False, repr=False, compare=False)
+    operations = OPERATIONS
     points: ClassVar[Mapping[str, Point]] = POINTS
-
-    def __post_init__(self) -> None:
-        check_arguments(self, "enas_micro")
-        if self.blocks < 1:
-            raise ConfigError(f"enas_micro: blocks must be at least 1, got {self.blocks}")
-        cells = (block_choices(cell, self.blocks, OPERATIONS) for cell in CELLS)
-        object.__setattr__(self, "choices", tuple(itertools.chain.from_iterable(cells)))
-
-    def legal(self, prefix: Mapping[str, Scalar]) -> Legal | None:
-        return next_choice(self.choices, prefix)
-
-    def size(self) -> int:
-        return math.prod(len(choice.options) for choice in self.choices)
-
-    def canonical(self, arch: Architecture) -> Architecture:
-        """The sides of each node in order, by input and then by operation."""
-        picks: dict[str, Scalar] = {}
-        for cell in CELLS:
-            pairs = cell_pairs(arch, cell, self.blocks)
-            picks |= pairs_to_picks(cell, ordered_sides(pairs, OPERATIONS))
-        return Architecture(self.name, tuple(picks.items()))
-
-    def slots(self, arch: Architecture) -> Mapping[str, str]:
-        slots: dict[str, str] = {}
-        for cell in CELLS:
-            slots |= cell_slots(cell, cell_pairs(arch, cell, self.blocks), self.projected)
-        return slots
-
-    def discretize(self, weights: Mapping[str, Sequence[float]]) -> Architecture:
-        """For each side of each block the strongest edge and its strongest operation.
-
-        Args:
-            weights: of every slot, over its options.
-        """
-        picks: dict[str, Scalar] = {}
-        for cell in CELLS:
-            pairs = strongest_pairs(weights, cell, self.blocks, OPERATIONS)
-            picks |= pairs_to_picks(cell, pairs)
-        return Architecture(self.name, tuple(picks.items()))
-
-    def build(self, builder: Builder) -> nn.Module:
-        def make_cell(place: Place) -> tuple[nn.Module, int]:
-            return build_cell(builder, place, place.kind, self.blocks, OPERATIONS, self.projected)
-
-        return assemble(self, make_cell)
 
     def parse(self, text: str) -> Architecture:
         """Reads the official arc: ``0 2 0 0 …``, four numbers a node, both cells in a row."""
@@ -151,27 +67,17 @@ class EnasMicro:
             pairs = []
             for position in range(0, length, 2):
                 source, operation = own[position : position + 2]
-                if source > 1 + position // 4 or operation >= len(OPERATIONS):
+                if source > 1 + position // 4 or operation >= len(self.operations):
                     raise InvalidArchitecture(
                         f"{cell}: node {position // 4} has the input {source} and the operation "
                         f"{operation}, expected at most {1 + position // 4} and "
-                        f"{len(OPERATIONS) - 1}"
+                        f"{len(self.operations) - 1}"
                     )
-                pairs.append((OPERATIONS[operation], source))
+                pairs.append((self.operations[operation], source))
             picks |= pairs_to_picks(cell, pairs)
         return Architecture(self.name, tuple(picks.items()))
 
     def format(self, arch: Architecture) -> str:
         """Writes what ``parse`` reads."""
         pairs = [pair for cell in CELLS for pair in cell_pairs(arch, cell, self.blocks)]
-        return " ".join(f"{source} {OPERATIONS.index(name)}" for name, source in pairs)
-
-    def graphs(self, arch: Architecture) -> Mapping[str, CellGraph]:
-        """Both cells with their operations as vertices, two a node."""
-        return {cell: cell_graph(cell_pairs(arch, cell, self.blocks)) for cell in CELLS}
-
-    graph_operations = (SECOND_INPUT, *OPERATIONS)
-
-    @property
-    def longest_path(self) -> int:
-        return self.blocks + 1
+        return " ".join(f"{source} {self.operations.index(name)}" for name, source in pairs)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from nas.architecture import Architecture
 from nas.budget import Cost
 from nas.errors import ConfigError, UnsupportedRequest
-from nas.evaluator import Evaluator, HasPreview
+from nas.evaluator import Evaluator, HasFit, HasPreview, OnEpoch
 from nas.objective import Metric, Objective, check_objectives, violated
 from nas.trial import Fidelity, Infeasible, Measured, Proposal
 
@@ -74,6 +75,11 @@ class Staged:
             if isinstance(stage, HasPreview):
                 values.update(stage.preview(arch))
         return values
+
+    def fit(self, folder: Path | None = None, on_epoch: OnEpoch | None = None) -> Cost:
+        """Prepares the stages that are to be; what they cost together."""
+        stages = [stage for stage in self.stages if isinstance(stage, HasFit)]
+        return sum((stage.fit(folder, on_epoch) for stage in stages), start=Cost())
 
     def planned_epochs(self, fidelity: Fidelity) -> float:
         return sum(stage.planned_epochs(fidelity) for stage in self.stages)

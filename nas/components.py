@@ -200,12 +200,14 @@ def _typed(
         hints = typing.get_type_hints(function)
     except NameError:  # annotations that exist for the type checker only
         hints = {}
+    known = _parameters(factory)
     checked = dict(arguments)
     for name, value in arguments.items():
         if name not in hints or name in given or name in KIND_OF_ARGUMENT or name == "objectives":
             continue
         if inspect.isclass(hints[name]) and dataclasses.is_dataclass(hints[name]):
-            checked[name] = _record(hints[name], value, f"{where}.{name}")
+            default = known[name].default if name in known else None
+            checked[name] = _record(hints[name], value, f"{where}.{name}", default)
             continue
         kind = _records(hints[name])
         if kind is not None and isinstance(value, list | tuple):
@@ -237,8 +239,11 @@ def _records(hint: Any) -> type | None:
     return None
 
 
-def _record(kind: type, value: Any, where: str) -> Any:
-    """A plain dataclass (a training recipe, say) from a mapping of its fields."""
+def _record(kind: type, value: Any, where: str, default: Any = None) -> Any:
+    """A plain dataclass (a training recipe, say) from a mapping of its fields.
+
+    Fields that are not given are those of the argument's default, where that is of this kind.
+    """
     if isinstance(value, kind):
         return value
     if not isinstance(value, Mapping):
@@ -249,6 +254,10 @@ def _record(kind: type, value: Any, where: str) -> Any:
         if key not in known:
             raise ConfigError(f"{where} has no {key!r}: {nearest(key, known)}")
     try:
-        return kind(**_typed(kind, fields, where, set()))
+        typed = _typed(kind, fields, where, set())
+        if isinstance(default, kind):
+            record: Any = default
+            return dataclasses.replace(record, **typed)
+        return kind(**typed)
     except NasError as error:
         raise type(error)(f"{where}: {error}") from error

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from nas.architecture import Architecture
+from nas.budget import Cost
 from nas.objective import Metric
 from nas.trial import Fidelity, Infeasible, Measured, Proposal
+
+OnEpoch = Callable[[int, float], None]
+"""Told the number of an epoch, from 1, and its loss."""
 
 
 class Evaluator(Protocol):
@@ -33,3 +38,20 @@ class HasPreview(Protocol):
 
     def preview(self, arch: Architecture) -> Mapping[str, float]:
         """Those metrics of an architecture: what limits on them are decided by beforehand."""
+
+
+@runtime_checkable
+class HasFit(Protocol):
+    """An evaluator that is prepared once for all trials: shared weights are trained, say."""
+
+    def fit(self, folder: Path | None = None, on_epoch: OnEpoch | None = None) -> Cost:
+        """Prepares it, unless it is; a search does so before its first trial.
+
+        Args:
+            folder: the run's, if it has one: where it may keep what a killed run goes on from.
+            on_epoch: called after each epoch with its number, from 1, and its loss.
+
+        Returns:
+            What it cost in all, also where most of it was done before the run was killed. The
+            first trial is charged it.
+        """

@@ -164,8 +164,8 @@ def _cost(document: Mapping[str, Any]) -> Cost:
 
 
 def proposal_to_document(proposal: Proposal) -> dict[str, Any]:
-    """A proposal as JSON values."""
-    return {
+    """A proposal as JSON values; notes only where there are any."""
+    document: dict[str, Any] = {
         "number": proposal.number,
         "arch": {"space": proposal.arch.space, "picks": [list(p) for p in proposal.arch.picks]},
         "seed": proposal.seed,
@@ -173,6 +173,7 @@ def proposal_to_document(proposal: Proposal) -> dict[str, Any]:
         "parent": proposal.parent,
         "spent": asdict(proposal.spent),
     }
+    return document | ({"notes": dict(proposal.notes)} if proposal.notes else {})
 
 
 def proposal_from_document(document: Mapping[str, Any]) -> Proposal:
@@ -184,6 +185,7 @@ def proposal_from_document(document: Mapping[str, Any]) -> Proposal:
         fidelity=Fidelity(**document["fidelity"]),
         parent=document["parent"],
         spent=_cost(document["spent"]),
+        notes=document.get("notes", {}),
     )
 
 

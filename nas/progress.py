@@ -47,8 +47,17 @@ def watch(
     """
     console = console or Console(stderr=True)
     state = _State(history, strategy.objectives)
+
+    def fitting(epoch: int, loss: float) -> None:
+        text = f"preparing the evaluator: epoch {epoch}, loss {loss:.3f}"
+        progress.update(task, description=text)
+        if not console.is_terminal:
+            console.print(text)
+
     with (
-        contextlib.closing(search(strategy, evaluator, executor, budget, history)) as trials,
+        contextlib.closing(
+            search(strategy, evaluator, executor, budget, history, fitting)
+        ) as trials,
         Progress(
             TextColumn("{task.description}"),
             _RunningColumn(executor),

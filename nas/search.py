@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 from nas import __version__
 from nas.budget import Budget, Cost
 from nas.components import describe
 from nas.errors import InfeasibleLimit, UnsupportedRequest
-from nas.evaluator import Evaluator
+from nas.evaluator import Evaluator, HasFit, OnEpoch
 from nas.execution import Executor
 from nas.feasibility import check_limits
 from nas.history import History
@@ -28,12 +29,16 @@ def search(
     executor: Executor,
     budget: Budget,
     history: History,
+    on_fit: OnEpoch | None = None,
 ) -> Generator[Trial, None, None]:
     """Runs a search, yielding each trial when it is on disk and the strategy has heard of it.
 
     Over a history that already has trials it goes on where they end: trials that were in
     flight are run again, finished ones are not. Under ``Serial`` the continued search equals
     the uninterrupted one. Break out whenever you like; what runs then is ended.
+
+    Args:
+        on_fit: told of each epoch while an evaluator is prepared (``nas.evaluator.HasFit``).
 
     Raises:
         ConfigError: the evaluator does not measure an objective.
@@ -48,8 +53,14 @@ def search(
     try:
         history.begin(header(strategy, evaluator, executor, budget))
         waiting = deque(history.replay(strategy))
+        # Here rather than in a trial: workers get it ready-made, and no time limit strikes.
+        fitted = Cost()
+        if isinstance(evaluator, HasFit) and (waiting or budget.allows(history.spent)):
+            fitted = evaluator.fit(history.folder, on_fit)
         while True:
             ahead = history.spent + executor.committed + _committed(evaluator, waiting)
+            if not history.trials:
+                ahead += fitted
             room = min(executor.free - len(waiting), budget.allows(ahead))
             if room > 0:
                 proposals = list(strategy.ask(room))
@@ -65,7 +76,10 @@ def search(
             if executor.idle:
                 history.snapshot(strategy, now=True)
                 return
-            trial = history.append(executor.next())
+            trial = executor.next()
+            if not history.trials:
+                trial = replace(trial, cost=trial.cost + fitted)
+            trial = history.append(trial)
             strategy.tell(trial)
             history.snapshot(strategy)
             yield trial

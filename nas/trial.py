@@ -48,6 +48,7 @@ class Proposal:
         seed: for the evaluator's own randomness (initial weights, batches).
         parent: the trial whose architecture this one was made from.
         spent: compute the strategy itself used to find this proposal.
+        notes: what the strategy has to say of it, as JSON values; they become the trial's.
     """
 
     number: int
@@ -56,6 +57,7 @@ class Proposal:
     fidelity: Fidelity = Fidelity()
     parent: int | None = None
     spent: Cost = Cost()
+    notes: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,3 +138,9 @@ class Trial:
     def values(self) -> Mapping[str, float]:
         """The measurements of a measured trial; empty for any other."""
         return self.outcome.values if isinstance(self.outcome, Measured) else {}
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """What the strategy and, where it was measured, the evaluator noted."""
+        found = self.outcome.notes if isinstance(self.outcome, Measured) else {}
+        return {**self.proposal.notes, **found}

@@ -19,10 +19,11 @@ from torch import nn
 from nas.architecture import Architecture, Choice, Scalar
 from nas.builder import Builder, Factory
 from nas.encoding import CellGraph
-from nas.errors import ConfigError, InvalidArchitecture
+from nas.errors import ConfigError, InvalidArchitecture, UnsupportedRequest
 from nas.layers.cells import Cell, Concatenate, SumOfEdges
 from nas.points import Point
 from nas.space import Legal, next_choice
+from nas.supernet.form import norm_behind, without_affine
 from search_spaces.cell_network import Place, Stem, assemble, check_arguments, operation
 from search_spaces.genotype import Pair, check_concat, read_genotype, write_genotype
 
@@ -159,7 +160,16 @@ class Darts:
 
         Args:
             weights: of every slot, over ``OPERATIONS``.
+
+        Raises:
+            UnsupportedRequest: a slot has no weights.
         """
+        for kind in CELLS:
+            if f"{kind}/0->2" not in weights:
+                raise UnsupportedRequest(
+                    f"{self.name!r}: no weights for {kind} cells; a network of {self.cells} cells "
+                    "may have none of them (from 3 cells on there are both)"
+                )
         picks: dict[str, Scalar] = {}
         for cell, node in itertools.product(CELLS, self._nodes()):
             edges = [list(weights[f"{cell}/{source}->{node}"])[1:] for source in range(node)]
@@ -169,6 +179,13 @@ class Darts:
                 cell, node, (_strongest(edges[low]), low), (_strongest(edges[high]), high)
             )
         return Architecture(self.name, tuple(picks.items()))
+
+    def adapt(self, network: nn.Module) -> None:
+        """The paper's search network: in cells no norm has scale and shift, and pools have one."""
+        norm_behind(network, (nn.MaxPool2d, nn.AvgPool2d))
+        for module in network.modules():
+            if isinstance(module, Cell):
+                without_affine(module)
 
     def build(self, builder: Builder) -> nn.Module:
         def make_cell(place: Place) -> tuple[nn.Module, int]:

@@ -43,6 +43,7 @@ from nas.encoding import CellGraph, graph_of_edges
 from nas.errors import ConfigError, InvalidArchitecture, nearest
 from nas.layers import GlobalAveragePool, ReLUConvBN, ResidualReduction
 from nas.space import Legal, check_input, next_choice
+from nas.supernet.form import without_affine
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 NODES = 4
@@ -117,6 +118,12 @@ class NasBench201:
         Convolutions correspond one to one, but for those that do not matter: see the module.
         """
         return _architecture(_representatives()[tuple(_operations(arch))])
+
+    def adapt(self, network: nn.Module) -> None:
+        """The benchmark's search network: in cells no norm has scale and shift."""
+        for module in network.modules():
+            if isinstance(module, Cell):
+                without_affine(module)
 
     def build(self, builder: Builder) -> nn.Module:
         stages: list[nn.Module] = []

@@ -12,21 +12,16 @@ each pool).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from nas.data import Data
 from nas.errors import ConfigError
-from nas.objective import Objective, check_objectives
-from nas.space import SearchSpace
-from nas.supernet import Gates, Supernet
-from nas.training import Device
-from nas.trial import Proposal, Trial
-from strategies.epochs import propose
+from nas.supernet import Gates
+from strategies.differentiable import DifferentiableStrategy
 from strategies.gradient import (
     ArchitectureStep,
     Batch,
@@ -34,43 +29,21 @@ from strategies.gradient import (
     GradientSettings,
     first_order,
 )
+from strategies.relaxation import OptionRelaxation
 
 SETTINGS = GradientSettings()
 """The paper's."""
 
 
-class SoftmaxRelaxation:
-    """One logit an option; the gates are their softmax.
-
-    Args:
-        scale: of the normal distribution that the logits are drawn from.
-    """
-
-    def __init__(self, scale: float = 1e-3) -> None:
-        self.scale = scale
-
-    def parameters(self, supernet: Supernet) -> dict[str, nn.Parameter]:
-        return {
-            label: nn.Parameter(self.scale * torch.randn(len(options)))
-            for label, options in supernet.open_gates().items()
-        }
-
-    def gates(self, parameters: Mapping[str, torch.Tensor], progress: float) -> Gates:
-        return {label: logits.softmax(0) for label, logits in parameters.items()}
-
-    def loss(
-        self, loss: torch.Tensor, parameters: Mapping[str, torch.Tensor], progress: float
-    ) -> torch.Tensor:
-        return loss
-
-    def weights(self, parameters: Mapping[str, torch.Tensor]) -> dict[str, list[float]]:
-        return {label: logits.detach().softmax(0).tolist() for label, logits in parameters.items()}
+RADIUS = 0.01
+"""Of the finite differences, over the norm of the vector: the paper's."""
 
 
 def second_order(search: GradientSearch, training: Batch, validation: Batch) -> None:
     """The gradient of the validation loss at weights one training step further.
 
-    The step is the weight optimiser's own: its momentum and weight decay take part.
+    The step is the weight optimiser's own, but for the bound on its gradient: momentum and weight
+    decay take part. For relaxations whose gates are plain weights and draw nothing.
     """
     parameters = list(search.parameters.values())
     gates = search.relaxation.gates(search.parameters, search.progress)
@@ -79,6 +52,7 @@ def second_order(search: GradientSearch, training: Batch, validation: Batch) -> 
 
     def loss_at(values: Sequence[torch.Tensor], batch: Batch, gates: Gates) -> torch.Tensor:
         tensors = dict(zip(names, values, strict=True))
+        search.examples += len(batch.labels)
         logits = torch.func.functional_call(search.supernet, tensors, (batch.images, gates))
         return F.cross_entropy(logits, batch.labels)
 
@@ -87,18 +61,16 @@ def second_order(search: GradientSearch, training: Batch, validation: Batch) -> 
     unrolled = []
     for weight, gradient in zip(weights, descent, strict=True):
         step = gradient + search.settings.weight_decay * weight.detach()
-        moving = search.weight_optimiser.state[weight].get("momentum_buffer")
+        moving = search.weight_optimiser.state.get(weight, {}).get("momentum_buffer")
         if moving is not None:
             step = step + search.settings.momentum * moving
         unrolled.append((weight.detach() - rate * step).requires_grad_())
 
-    loss = search.relaxation.loss(
-        loss_at(unrolled, validation, gates), search.parameters, search.progress
-    )
+    loss = search.architecture_loss(loss_at(unrolled, validation, gates), gates)
     found = _gradients(loss, [*parameters, *unrolled])
     direct, vector = found[: len(parameters)], found[len(parameters) :]
 
-    radius = 0.01 / torch.cat([part.flatten() for part in vector]).norm()
+    radius = RADIUS / torch.cat([part.flatten() for part in vector]).norm()
     sides = []
     for sign in (1.0, -1.0):
         values = [w.detach() + sign * radius * v for w, v in zip(weights, vector, strict=True)]
@@ -117,71 +89,21 @@ def _gradients(loss: torch.Tensor, of: Sequence[torch.Tensor]) -> list[torch.Ten
     ]
 
 
-class Darts:
+STEPS: dict[int, ArchitectureStep] = {1: first_order, 2: second_order}
+
+
+@dataclass(eq=False, repr=False)
+class Darts(DifferentiableStrategy):
     """DARTS: a softmax over the options of every slot, trained by gradient beside the weights.
 
-    Proposes the architecture of the moment after every ``propose_every`` epochs of the search.
-
     Args:
-        data: the training set is cut in half, for weights and architecture.
         order: 1, or 2 for the unrolled gradient.
-        settings: of the two optimisers.
-        propose_every: epochs of the search a proposal.
-        device: ``auto`` is a GPU where there is one.
-        threads: of the CPU; more than one is not reproducible to the bit.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        objectives: Sequence[Objective],
-        data: Data,
-        seed: int = 0,
-        order: Literal[1, 2] = 1,
-        settings: GradientSettings = SETTINGS,
-        propose_every: int = 1,
-        device: Device = "auto",
-        threads: int = 1,
-    ) -> None:
-        if order not in STEPS:
-            raise ConfigError(f"order must be 1 or 2, got {order!r}")
-        self.space = space
-        self.objectives = check_objectives(objectives)
-        self.data = data
-        if seed < 0:
-            raise ConfigError(f"seed must be zero or more, got {seed}")
-        self.seed = seed
-        self.order = order
-        self.settings = settings
-        self.propose_every = propose_every
-        self.device = device
-        self.threads = threads
-        self._number = 0
-        self._search = GradientSearch(
-            space,
-            data,
-            SoftmaxRelaxation(),
-            STEPS[order],
-            settings,
-            seed,
-            device,
-            threads,
-        )
+    settings: GradientSettings = SETTINGS
+    order: Literal[1, 2] = 1
 
-    def ask(self, n: int) -> Sequence[Proposal]:
-        proposals = propose(self._search, self._number, self.seed, self.propose_every) if n else []
-        self._number += len(proposals)
-        return proposals
-
-    def tell(self, trial: Trial) -> None:
-        """Nothing: what is learnt is learnt from the data."""
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"number": self._number, "search": self._search.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._number = int(state["number"])
-        self._search.load_state_dict(state["search"])
-
-
-STEPS: dict[int, ArchitectureStep] = {1: first_order, 2: second_order}
+    def search(self) -> GradientSearch:
+        if self.order not in STEPS:
+            raise ConfigError(f"order must be 1 or 2, got {self.order!r}")
+        return self.gradient_search(OptionRelaxation(), STEPS[self.order])

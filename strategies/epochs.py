@@ -14,7 +14,8 @@ from nas.trial import Proposal
 class Epochs(Protocol):
     """What is advanced."""
 
-    epoch: int
+    @property
+    def epoch(self) -> int: ...
 
     @property
     def done(self) -> bool: ...

@@ -20,12 +20,13 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import Subset
 
 from nas.architecture import Architecture
-from nas.data import Data, check_fits, split
+from nas.data import Data, Item, check_fits, split
 from nas.errors import ConfigError
 from nas.space import SearchSpace
-from nas.supernet import Gates, Supernet, discretize
+from nas.supernet import Form, Gates, Supernet, discretize, search_form
 from nas.training import Device, augmented, choose_device, fetch, reproducible
 from nas.trial import NotFinite
 
@@ -39,7 +40,7 @@ class GradientSettings:
         batch_size: of each step, in both halves.
         weight_lr, weight_lr_min: of SGD on the weights, from the first down a cosine over the
             epochs to the second.
-        momentum, weight_decay, gradient_clip: of SGD on the weights.
+        momentum, nesterov, weight_decay, gradient_clip: of SGD on the weights.
         arch_lr, arch_beta1, arch_beta2, arch_weight_decay: of Adam on the architecture
             parameters.
         warmup_epochs: in which the architecture parameters rest.
@@ -59,6 +60,7 @@ class GradientSettings:
     arch_weight_decay: float = 1e-3
     warmup_epochs: int = 0
     augment: bool = True
+    nesterov: bool = False
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_size": 2, "gradient_clip": 1e-12, "weight_lr": 1e-12}
@@ -71,6 +73,11 @@ class GradientSettings:
                     f"settings: {field.name} must be at least {least.get(field.name, 0)}, "
                     f"got {value!r}"
                 )
+        if self.warmup_epochs >= self.epochs:
+            raise ConfigError(
+                f"settings: warmup_epochs must be below epochs ({self.epochs}), or the "
+                f"architecture parameters never move; got {self.warmup_epochs}"
+            )
 
     def rate(self, epoch: int) -> float:
         """The learning rate of the weights in an epoch, from 0."""
@@ -111,16 +118,30 @@ class Batch:
 ArchitectureStep = Callable[["GradientSearch", Batch, Batch], None]
 """Sets the gradients of the architecture parameters: from (search, training, validation)."""
 
+Steps = Callable[["GradientSearch", Batch, Batch], float]
+"""Moves weights and architecture parameters, and gives the training loss, in nats."""
+
 
 class GradientSearch:
     """The supernet, the architecture parameters, their optimisers, and epochs of both.
 
     Args:
-        space: whose supernet is trained; ``adapt`` may change that network first.
+        space: whose supernet is trained.
         data: its training set is cut into two halves, one for the weights and one for the
             architecture parameters.
         step: what an architecture step is.
-        share: how much of the training set the weights' half is.
+        share: how much of the training set the weights' half is; 1 is all of it, for ``jointly``.
+        form: how the supernet is made; the space's own search form where it has one.
+        steps: what is done with a batch of each half.
+        penalty: what an architecture step minimises besides, of its gates.
+        fast: whether the supernet is computed by the kernels that are fast on a CPU
+            (``Supernet.fast``); the same up to rounding.
+
+    Attributes:
+        epoch: how many are done.
+        curve: the mean training loss of each, in nats.
+        examples: how many were taken through the supernet and back.
+        whole: as many are one pass over the whole training set.
 
     Raises:
         DataError: the data do not fit the space.
@@ -137,9 +158,14 @@ class GradientSearch:
         device: Device = "auto",
         threads: int = 1,
         share: float = 0.5,
-        adapt: Callable[[Supernet], None] | None = None,
+        form: Form | None = None,
+        steps: Steps | None = None,
+        penalty: Callable[[Gates], torch.Tensor] | None = None,
+        fast: bool = True,
     ) -> None:
         check_fits(data, space)
+        if seed < 0:
+            raise ConfigError(f"seed must be zero or more, got {seed}")
         self.space = space
         self.data = data
         self.relaxation = relaxation
@@ -148,14 +174,17 @@ class GradientSearch:
         self.seed = seed
         self.device = choose_device(device)
         self.threads = threads
+        self.steps = alternating if steps is None else steps
+        self.penalty = penalty
         self.epoch = 0
+        self.examples = 0
         self.curve: list[dict[str, float]] = []
-        self._training, self._validation = split(data, 1 - share)
+        self._training, self._validation = halves(data, share)
+        self.whole = len(self._training) / share
         with reproducible(seed, threads):
-            self.supernet = Supernet(space)
-            if adapt is not None:
-                adapt(self.supernet)
+            self.supernet = Supernet(space, search_form(space) if form is None else form)
             self.supernet.to(self.device).train()
+            self.supernet.fast = fast
             self.parameters = {
                 label: nn.Parameter(parameter.data.to(self.device))
                 for label, parameter in relaxation.parameters(self.supernet).items()
@@ -165,6 +194,7 @@ class GradientSearch:
             lr=settings.weight_lr,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
+            nesterov=settings.nesterov,
         )
         self.arch_optimiser = torch.optim.Adam(
             self.parameters.values(),
@@ -190,7 +220,7 @@ class GradientSearch:
             NotFinite: a loss is; the message names the epoch.
         """
         with reproducible(self.seed + 1_000_003 * (self.epoch + 1), self.threads):
-            losses = [self._steps(*pair) for pair in self._batches()]
+            losses = [self.steps(self, *pair) for pair in self._batches()]
         mean = sum(losses) / len(losses)
         if not math.isfinite(mean):
             raise NotFinite(f"the search's training loss is {mean} in epoch {self.epoch + 1}")
@@ -207,10 +237,11 @@ class GradientSearch:
         parts = order.tensor_split(max(1, math.ceil(len(order) / settings.batch_size)))
         for group in self.weight_optimiser.param_groups:
             group["lr"] = settings.rate(self.epoch)
+        start = 0
         for index, part in enumerate(parts):
             self._position = self.epoch + index / len(parts)
-            start = index * len(part)
             chosen = other[torch.arange(start, start + len(part)) % len(other)]
+            start += len(part)
             yield self._fetched(self._training, part), self._fetched(self._validation, chosen)
 
     def _fetched(self, dataset: Any, chosen: torch.Tensor) -> Batch:
@@ -220,23 +251,31 @@ class GradientSearch:
             images = augmented(images, self.data.crop_padding, self.data.flip)
         return Batch(images, labels.to(self.device))
 
-    def _steps(self, training: Batch, validation: Batch) -> float:
-        if self.epoch >= self.settings.warmup_epochs:
-            self.arch_optimiser.zero_grad()
-            self.step(self, training, validation)
-            self.arch_optimiser.step()
-        self.weight_optimiser.zero_grad()
-        with torch.no_grad():
-            gates = self.relaxation.gates(self.parameters, self.progress)
-        loss = self.cross_entropy(training, gates)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip)
-        self.weight_optimiser.step()
-        return float(loss.detach())
-
     def cross_entropy(self, batch: Batch, gates: Gates) -> torch.Tensor:
         """The mean cross-entropy of the supernet under these gates, in nats."""
+        self.examples += len(batch.labels)
         return F.cross_entropy(self.supernet(batch.images, gates), batch.labels)
+
+    def architecture_loss(self, loss: torch.Tensor, gates: Gates) -> torch.Tensor:
+        """What the architecture parameters minimise, of the cross-entropy under these gates."""
+        loss = self.relaxation.loss(loss, self.parameters, self.progress)
+        return loss if self.penalty is None else loss + self.penalty(gates)
+
+    def step_weights(self) -> None:
+        """A step down the weights' gradients, which are cut to length."""
+        nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip)
+        self.weight_optimiser.step()
+
+    @property
+    def resting(self) -> bool:
+        """Whether the architecture parameters do, in the warm-up."""
+        return self.epoch < self.settings.warmup_epochs
+
+    def validation_batch(self) -> Batch:
+        """The same examples of the architecture's half every time, as they are."""
+        chosen = torch.arange(min(self.settings.batch_size, len(self._validation)))
+        images, labels = fetch(self._validation, chosen)
+        return Batch(images.to(self.device), labels.to(self.device))
 
     @contextmanager
     def frozen_weights(self) -> Iterator[None]:
@@ -250,14 +289,19 @@ class GradientSearch:
             for parameter, before in wanted:
                 parameter.requires_grad_(before)
 
+    def weights(self) -> dict[str, list[float]]:
+        """The strengths of the options at the moment, by slot."""
+        return self.relaxation.weights(self.parameters)
+
     def architecture(self) -> Architecture:
         """The architecture of the moment."""
-        return discretize(self.space, self.relaxation.weights(self.parameters))
+        return discretize(self.space, self.weights())
 
     def state_dict(self) -> dict[str, Any]:
         """All that the following epochs depend on."""
         return {
             "epoch": self.epoch,
+            "examples": self.examples,
             "supernet": {k: v.detach().clone() for k, v in self.supernet.state_dict().items()},
             "parameters": {k: v.detach().clone() for k, v in self.parameters.items()},
             "weight_optimiser": _plain(self.weight_optimiser.state_dict()),
@@ -267,6 +311,7 @@ class GradientSearch:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.epoch = int(state["epoch"])
+        self.examples = int(state["examples"])
         self._position = float(self.epoch)
         self.supernet.load_state_dict(state["supernet"])
         with torch.no_grad():
@@ -277,14 +322,49 @@ class GradientSearch:
         self.curve = [dict(point) for point in state["curve"]]
 
 
+def halves(data: Data, share: float) -> tuple[Subset[Item], Subset[Item]]:
+    """The training set in two parts, the first a share of it; where that is 1, all of it twice."""
+    if share != 1:
+        return split(data, 1 - share)
+    length = len(data.train)  # type: ignore[arg-type]  # torch leaves __len__ to the subclass
+    whole = Subset(data.train, torch.arange(length))  # type: ignore[arg-type]  # a tensor indexes at once
+    return whole, whole
+
+
 def first_order(search: GradientSearch, training: Batch, validation: Batch) -> None:
     """The gradient of the validation loss at the present weights."""
     with search.frozen_weights():
         gates = search.relaxation.gates(search.parameters, search.progress)
-        loss = search.relaxation.loss(
-            search.cross_entropy(validation, gates), search.parameters, search.progress
-        )
+        loss = search.architecture_loss(search.cross_entropy(validation, gates), gates)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+
+def alternating(search: GradientSearch, training: Batch, validation: Batch) -> float:
+    """A step of the architecture parameters, then one of the weights, each on its own half."""
+    if not search.resting:
+        search.arch_optimiser.zero_grad()
+        search.step(search, training, validation)
+        search.arch_optimiser.step()
+    search.weight_optimiser.zero_grad()
+    with torch.no_grad():
+        gates = search.relaxation.gates(search.parameters, search.progress)
+    loss = search.cross_entropy(training, gates)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    search.step_weights()
+    return float(loss.detach())
+
+
+def jointly(search: GradientSearch, training: Batch, validation: Batch) -> float:
+    """One pass on one batch for both, and a step of both."""
+    search.arch_optimiser.zero_grad()
+    search.weight_optimiser.zero_grad()
+    gates = search.relaxation.gates(search.parameters, search.progress)
+    loss = search.cross_entropy(training, gates)
+    search.architecture_loss(loss, gates).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    search.step_weights()
+    if not search.resting:
+        search.arch_optimiser.step()
+    return float(loss.detach())
 
 
 def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -308,7 +388,14 @@ def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _restored(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``_plain`` was made of, with tensors of its own: an optimiser keeps what it is given."""
     return {
-        "state": {int(index): dict(entry) for index, entry in state["state"].items()},
+        "state": {
+            int(index): {
+                key: value.detach().clone() if isinstance(value, torch.Tensor) else value
+                for key, value in entry.items()
+            }
+            for index, entry in state["state"].items()
+        },
         "param_groups": [dict(group) for group in state["param_groups"]],
     }

@@ -7,11 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nas import registry
 from nas.catalogue import size_text, summarise_space
+from nas.config import build
 from nas.cost import architecture_cost
+from nas.history import History
 from nas.points import points_of, published
+from nas.search import search
+from nas.trial import Measured
 
 ROOT = Path(__file__).parents[1]
 SPACES = (ROOT / "docs" / "spaces.md").read_text()
@@ -49,3 +54,26 @@ def test_published_networks_cost_what_the_table_says(reference):
 def test_every_published_network_is_in_the_table():
     named = {f"{space}:{p}" for space in registry.names("spaces") for p in points_of(space)}
     assert set(rows("Published networks")) == named
+
+
+WEIGHT_SHARING = (ROOT / "docs" / "weight_sharing.md").read_text()
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_configurations_of_weight_sharing_run(index, tmp_path):
+    blocks = re.findall(r"```yaml\n(.*?)```", WEIGHT_SHARING, flags=re.DOTALL)
+    assert len(blocks) == 2
+    changed = re.sub(r"epochs: \d+", "epochs: 1", blocks[index])
+    changed = re.sub(r"trials: \d+", "trials: 3", changed).replace("channels: 8", "channels: 2")
+    run = build(yaml.safe_load(changed))
+    history = History(tmp_path / "run")
+    trials = list(search(run.strategy, run.evaluator, run.executor, run.budget, history))
+    assert len(trials) == (1, 3)[index]
+    assert all(isinstance(trial.outcome, Measured) for trial in trials)
+    assert (tmp_path / "run" / "supernet.safetensors").exists() == bool(index)
+
+
+def test_every_strategy_that_trains_a_supernet_is_in_the_table():
+    table = set(re.findall(r"^\| `(\w+)` \|", WEIGHT_SHARING, flags=re.MULTILINE))
+    others = {"random", "regularized_evolution"}
+    assert table == set(registry.names("strategies")) - others

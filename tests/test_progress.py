@@ -9,13 +9,17 @@ from pathlib import Path
 from rich.console import Console
 
 from evaluators.cost import CostEvaluator
+from evaluators.one_shot import OneShot
 from nas.budget import Budget
+from nas.data import digits
 from nas.execution.serial import Serial
 from nas.history import History
-from nas.objective import minimize
+from nas.objective import maximize, minimize
 from nas.plot import front_png
 from nas.progress import watch
+from nas.supernet.training import PathSettings
 from search_spaces.chain import Chain
+from search_spaces.nasbench201 import NasBench201
 from strategies.random_search import RandomSearch
 
 SPACE = Chain(input=(1, 8, 8))
@@ -60,3 +64,19 @@ def test_a_picture_is_drawn_of_any_number_of_objectives_and_of_none_measured() -
     ):
         assert front_png(run(None, quiet, objectives), objectives).startswith(b"\x89PNG")
         assert front_png(History(), objectives).startswith(b"\x89PNG")
+
+
+def test_preparing_an_evaluator_is_shown_epoch_by_epoch(tmp_path: Path) -> None:
+    data = digits()
+    space = NasBench201(channels=2, cells=1, input=data.input)
+    evaluator = OneShot(space, data, settings=PathSettings(epochs=2, batch_size=256))
+    shown = io.StringIO()
+    history = History(tmp_path / "run")
+    strategy = RandomSearch(space, [maximize("accuracy")])
+    console = Console(file=shown, width=150)
+    for _ in watch(strategy, evaluator, Serial(), Budget(trials=1), history, console):
+        pass
+    lines = shown.getvalue().splitlines()
+    assert lines[0].startswith("preparing the evaluator: epoch 1, loss ")
+    assert lines[1].startswith("preparing the evaluator: epoch 2, loss ")
+    assert history.trials[0].cost.epochs > 1

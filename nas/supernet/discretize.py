@@ -46,16 +46,22 @@ def discretize(space: SearchSpace, weights: Weights) -> Architecture:
 def one_hot_weights(
     space: SearchSpace, arch: Architecture, slots: Mapping[str, Sequence[str]]
 ) -> Weights:
-    """An architecture's slots as weights: 1 for what each holds.
+    """An architecture as weights: 1 for what each slot, number and depth holds.
 
     Args:
         slots: the options of every slot (``Supernet.slots``).
     """
     held = space.slots(arch)
-    return {
+    weights = {
         label: [1.0 if option == held.get(label) else 0.0 for option in options]
         for label, options in slots.items()
     }
+    picks = arch.as_dict()
+    for choice in space.choices:
+        if choice.label not in weights:
+            picked = picks.get(choice.label)
+            weights[choice.label] = [1.0 if o == picked else 0.0 for o in choice.options]
+    return weights
 
 
 def _strongest(

@@ -6,7 +6,8 @@ what gradients the gates get; a mapping may hold different kinds for different s
 - a tensor of weights, one an option: every option is computed and gets its gradient (DARTS);
 - ``Sparse``: the same, with only some of the options computed (ProxylessNAS's two paths);
 - ``HardSample``: one option is computed, and the other weights take part as constants (GDAS);
-- an option's name: one path without any weight (one-shot training).
+- an option's name: one path without any weight (one-shot training);
+- ``EdgeGate``: any of the above, and a weight of the whole edge (PC-DARTS).
 
 For a depth, the weights (or the number) are those of its options: how many blocks are run.
 """
@@ -48,5 +49,18 @@ class HardSample:
     sampled: int
 
 
-Gate = torch.Tensor | Sparse | HardSample | str | int
+@dataclass(frozen=True, slots=True)
+class EdgeGate:
+    """A gate over the options of an edge, and the weight of the edge among those of its node.
+
+    Attributes:
+        gate: over the options.
+        weight: (), of all that the edge gives, what goes past its options included.
+    """
+
+    gate: torch.Tensor | Sparse | HardSample | str
+    weight: torch.Tensor
+
+
+Gate = torch.Tensor | Sparse | HardSample | EdgeGate | str | int
 Gates = Mapping[str, Gate]

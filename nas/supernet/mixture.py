@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
 from nas.errors import UnsupportedRequest, nearest
-from nas.supernet.gates import Gate, Gates, HardSample, Sparse
+from nas.supernet import kernels
+from nas.supernet.gates import EdgeGate, Gate, Gates, HardSample, Sparse
 
 
 class Current:
-    """The gates of the forward pass that is running: set by the supernet, read by its slots."""
+    """The gates of the forward pass that is running: set by the supernet, read by its slots.
+
+    Attributes:
+        once: what the slots of this pass have computed in common; ``None`` where each option is
+            run as it is.
+    """
 
     def __init__(self) -> None:
         self.gates: Gates = {}
+        self.once: kernels.Once | None = None
 
     def of(self, label: str) -> Gate:
         if label not in self.gates:
@@ -52,19 +59,30 @@ class Mixed(nn.Module):
         """The module of an option; ``None`` where it is no connection."""
         return self._modules.get(child_name(name))
 
+    def replace(self, name: str, module: nn.Module) -> None:
+        """Puts another module in the place of an option's."""
+        if self.option(name) is None:
+            raise UnsupportedRequest(
+                f"slot {self.label!r} has no module for {name!r}: {nearest(name, self._modules)}"
+            )
+        self._modules[child_name(name)] = module
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        gate = self.current.of(self.label)
+        return self.mix(x, self.current.of(self.label))
+
+    def mix(self, x: torch.Tensor, gate: Gate) -> torch.Tensor:
+        """What the options give under this gate."""
+        if isinstance(gate, EdgeGate):
+            return gate.weight * self.mix(x, gate.gate)
         if isinstance(gate, str):
             if gate not in self.options:
                 raise UnsupportedRequest(
                     f"slot {self.label!r} has no option {gate!r}: {nearest(gate, self.options)}"
                 )
-            module = self.option(gate)
-            return self._zeros(x) if module is None else module(x)
+            return self._one(gate, x)
         if isinstance(gate, HardSample):
             self._check(gate.weights)
-            module = self.option(self.options[gate.sampled])
-            picked = self._zeros(x) if module is None else module(x)
+            picked = self._one(self.options[gate.sampled], x)
             rest = gate.weights.sum() - gate.weights[gate.sampled]
             return picked * gate.weights[gate.sampled] + rest
         if isinstance(gate, Sparse):
@@ -78,14 +96,28 @@ class Mixed(nn.Module):
         self._check(gate)
         return self._sum(x, gate, range(len(self.options)))
 
-    def _sum(self, x: torch.Tensor, weights: torch.Tensor, computed: object) -> torch.Tensor:
+    def _one(self, option: str, x: torch.Tensor) -> torch.Tensor:
+        module = self.option(option)
+        if module is None:
+            return self._zeros(x)
+        once = self.current.once
+        out: torch.Tensor = module(x) if once is None else kernels.value(module, x, once)
+        return out
+
+    def _sum(self, x: torch.Tensor, weights: torch.Tensor, computed: Sequence[int]) -> torch.Tensor:
+        found = [(index, self.option(self.options[index])) for index in computed]
+        modules = [(index, module) for index, module in found if module is not None]
+        if not modules:
+            return self._zeros(x)
+        once = self.current.once
+        if once is not None and weights.dtype == x.dtype:
+            return kernels.weighted_sum(modules, x, weights, once)
         total: torch.Tensor | None = None
-        for index in computed:  # type: ignore[attr-defined]  # a range or a tuple
-            module = self.option(self.options[index])
-            if module is not None:
-                term = weights[index] * module(x)
-                total = term if total is None else total + term
-        return self._zeros(x) if total is None else total
+        for index, module in modules:
+            term = weights[index] * module(x)
+            total = term if total is None else total + term
+        assert total is not None
+        return total
 
     def _check(self, weights: torch.Tensor) -> None:
         if weights.shape != (len(self.options),):

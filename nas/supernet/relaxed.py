@@ -10,15 +10,22 @@ from torch import nn
 from nas.builder import Factory
 from nas.errors import UnsupportedRequest, nearest
 from nas.space import SearchSpace
+from nas.supernet.form import Mixture, mixed
 from nas.supernet.mixture import Current, Mixed, Skippable, child_name
+from nas.supernet.partial import PartialChannels
 
 
 class RelaxedBuilder:
-    """Answers with everything: all options of a slot, the largest number, the greatest depth."""
+    """Answers with everything: all options of a slot, the largest number, the greatest depth.
 
-    def __init__(self, space: SearchSpace, current: Current) -> None:
+    Args:
+        mixture: makes a slot.
+    """
+
+    def __init__(self, space: SearchSpace, current: Current, mixture: Mixture = mixed) -> None:
         self.space = space
         self.current = current
+        self.mixture = mixture
         self.slots: dict[str, tuple[str, ...]] = {}
         self.depths: dict[str, tuple[int, ...]] = {}
         self.numbers: dict[str, tuple[int, ...]] = {}
@@ -40,10 +47,7 @@ class RelaxedBuilder:
             raise UnsupportedRequest(
                 f"{self.space.name!r}: the options of slot {label!r} differ by dots alone: {names}"
             )
-        modules = {
-            name: None if factory is None else factory() for name, factory in options.items()
-        }
-        return Mixed(label, modules, self.current)
+        return self.mixture(label, options, self.current)
 
     def number(self, label: str, options: Sequence[int] = ()) -> int:
         known = self._numbers(label, options)
@@ -85,7 +89,7 @@ def tensor_names(network: nn.Module) -> dict[str, str]:
     """Each tensor of a relaxed network: its name among the shared weights, to its own name.
 
     The shared name is that of ``nas.builder.FixedBuilder.shared_names``: what the network has
-    more than a stand-alone one, the wrapper of a block that may be left out, is not in it.
+    more than a stand-alone one, a wrapper of a block or of a mixture, is not in it.
     """
     modules = dict(network.named_modules())
     names: dict[str, str] = {}
@@ -94,7 +98,7 @@ def tensor_names(network: nn.Module) -> dict[str, str]:
         shared: list[str] = []
         for index, part in enumerate(parts):
             holder = modules.get(".".join(parts[:index]))
-            if isinstance(holder, Skippable):
+            if isinstance(holder, Skippable | PartialChannels):
                 continue
             if isinstance(holder, Mixed):
                 part = next(option for option in holder.options if child_name(option) == part)

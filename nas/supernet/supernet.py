@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Self
 
 import torch
@@ -13,6 +14,8 @@ from nas.architecture import Architecture
 from nas.builder import FixedBuilder
 from nas.errors import UnsupportedRequest
 from nas.space import SearchSpace, validate
+from nas.supernet import kernels
+from nas.supernet.form import PLAIN, Form
 from nas.supernet.gates import Gate, Gates
 from nas.supernet.mixture import Current
 from nas.supernet.relaxed import RelaxedBuilder, tensor_names
@@ -37,21 +40,29 @@ class Supernet(nn.Module):
 
     Args:
         space: whose description is read.
+        form: how its network is made, where a search wants it otherwise than it is. A path is
+            then no longer what the stand-alone network computes; weights it has are inherited.
 
     Attributes:
         slots: the options of every slot, by label, in the order of a gate's weights.
         depths, numbers: the options of every depth and number.
+        fast: whether ``supernet(x, gates)`` computes images, on a CPU and in training, as
+            ``nas.supernet.kernels`` does: channels last, and what options have in common once.
+            The same up to rounding; off at first.
     """
 
     _networks: OrderedDict[Architecture, tuple[nn.Module, list[_Pair]]]
     _tensors: dict[str, torch.Tensor] | None
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: SearchSpace, form: Form = PLAIN) -> None:
         super().__init__()
         self.space = space
+        self.fast = False
         self._current = Current()
-        builder = RelaxedBuilder(space, self._current)
+        builder = RelaxedBuilder(space, self._current, form.mixture)
         self.largest = space.build(builder)
+        if form.adapt is not None:
+            form.adapt(self.largest)
         self.slots: Mapping[str, tuple[str, ...]] = dict(builder.slots)
         self.depths: Mapping[str, tuple[int, ...]] = dict(builder.depths)
         self.numbers: Mapping[str, tuple[int, ...]] = dict(builder.numbers)
@@ -72,12 +83,21 @@ class Supernet(nn.Module):
         Raises:
             UnsupportedRequest: a gate is missing, or does not fit its slot.
         """
-        before = self._current.gates
-        self._current.gates = gates
-        try:
+        with self.under(gates):
+            if self.fast and self.training and kernels.suits(x):
+                self._current.once = kernels.Once()
+                x = x.contiguous(memory_format=torch.channels_last)
             return self.largest(x)
+
+    @contextmanager
+    def under(self, gates: Gates) -> Iterator[None]:
+        """Within, the parts of the largest network run under these gates."""
+        before = self._current.gates, self._current.once
+        self._current.gates, self._current.once = gates, None
+        try:
+            yield
         finally:
-            self._current.gates = before
+            self._current.gates, self._current.once = before
 
     def gates(self, arch: Architecture) -> dict[str, Gate]:
         """The gates of one path: what an architecture picked.
@@ -142,6 +162,16 @@ class Supernet(nn.Module):
                     own.copy_(shared)
         return built.train(self.training)
 
+    def keep_statistics(self, arch: Architecture) -> None:
+        """Makes the batch-norm statistics of ``network(arch)`` the shared ones.
+
+        For a network that ``network`` gave and that is still kept: after a step of training.
+        """
+        _, buffers = self._networks[arch]
+        with torch.no_grad():
+            for own, shared in buffers:
+                shared.copy_(own)
+
     def extract(self, arch: Architecture) -> nn.Module:
         """A stand-alone network with a copy of the shared weights: nothing ties it to them.
 
@@ -151,7 +181,8 @@ class Supernet(nn.Module):
         built, names = self._build(arch)
         with torch.no_grad():
             for name, tensor in built.state_dict().items():
-                tensor.copy_(self._view(names[name], tensor.shape))
+                if name in names:
+                    tensor.copy_(self._view(names[name], tensor.shape))
         return built.train(self.training)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
@@ -160,14 +191,21 @@ class Supernet(nn.Module):
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it so
 
     def _build(self, arch: Architecture) -> tuple[nn.Module, dict[str, str]]:
-        """The stand-alone network, and the shared name of each of its tensors."""
+        """The stand-alone network, and the shared name of each of its tensors.
+
+        Scale and shift of a norm that has none here are left out: they stay as they are made.
+        """
         validate(self.space, arch)
         self._check_subsets(arch)
         builder = FixedBuilder(self.space, arch)
         # Built for real rather than on meta: constants that a constructor computes stay.
         with torch.random.fork_rng(devices=[]):
             built = self.space.build(builder).to(next(self.largest.parameters()))
-        names = builder.shared_names(built)
+        names = {
+            name: shared
+            for name, shared in builder.shared_names(built).items()
+            if shared in self._names or not self._is_affine(shared)
+        }
         missing = sorted(set(names.values()) - set(self._names))
         if missing:
             raise UnsupportedRequest(
@@ -176,6 +214,11 @@ class Supernet(nn.Module):
                 "weights cannot be shared over"
             )
         return built, names
+
+    def _is_affine(self, name: str) -> bool:
+        """Whether this is scale or shift of a norm that is here, with neither."""
+        norm, _, key = name.rpartition(".")
+        return key in ("weight", "bias") and f"{norm}.running_mean" in self._names
 
     def _check_mixture(self) -> None:
         """Refuses a space whose options do not fit beside each other."""
@@ -227,7 +270,7 @@ class Supernet(nn.Module):
             for path, module in built.named_modules():
                 prefix = f"{path}." if path else ""
                 for key, parameter in module._parameters.items():
-                    if parameter is not None:
+                    if parameter is not None and prefix + key in names:
                         view = self._view(names[prefix + key], parameter.shape)
                         # A view is no leaf, so it cannot be a Parameter; layers do not ask.
                         module._parameters[key] = view

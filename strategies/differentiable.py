@@ -1,0 +1,200 @@
+# No postponed annotations here: a subclass in another module gets the types themselves, and what
+# reads a configuration finds them.
+"""What the differentiable strategies are around their own idea: ask, tell, state, guards, limits.
+
+A strategy says what its search is; here an ``ask`` advances it by some epochs and proposes the
+architecture of then. Nothing is learnt from trials: what is learnt is learnt from the data.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from nas.architecture import Architecture
+from nas.budget import Cost
+from nas.data import Data
+from nas.errors import ConfigError
+from nas.objective import Objective, check_objectives
+from nas.space import SearchSpace
+from nas.supernet import Form
+from nas.training import Device
+from nas.trial import Proposal, Trial
+from strategies.epochs import propose
+from strategies.gradient import (
+    ArchitectureStep,
+    GradientSearch,
+    GradientSettings,
+    Relaxation,
+    Steps,
+    alternating,
+    first_order,
+)
+from strategies.guards import Guards, Watch, limit_skips
+from strategies.hardware import ExpectedCost, Limits, Penalty
+
+SETTINGS = GradientSettings()
+NO_PENALTY = Penalty()
+NO_GUARDS = Guards()
+
+
+@dataclass(eq=False, repr=False)
+class DifferentiableStrategy(ABC):
+    """A search by gradient descent on a supernet. Give ``search``.
+
+    A proposal is charged for the examples that were taken through the supernet and back, as
+    epochs of the whole training set: 1 for an epoch of both halves, 2.5 at second order.
+
+    Args:
+        data: the training set is cut in half, for weights and architecture; the test set is not
+            looked at.
+        settings: of the two optimisers.
+        propose_every: epochs of the search a proposal.
+        penalty: costs of the gates that an architecture step minimises besides.
+        guards: against collapse; when one acts, the proposal's notes say so.
+        device: ``auto`` is a GPU where there is one.
+        threads: of the CPU; more than one is not reproducible to the bit.
+
+    Limits on ``macs``, ``parameters`` and ``weight_bytes`` among the objectives are kept by all
+    that is proposed.
+    """
+
+    space: SearchSpace
+    objectives: Sequence[Objective]
+    data: Data
+    seed: int = 0
+    settings: GradientSettings = SETTINGS
+    propose_every: int = 1
+    penalty: Penalty = NO_PENALTY
+    guards: Guards = NO_GUARDS
+    device: Device = "auto"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        self.objectives = check_objectives(self.objectives)
+        if self.propose_every < 1:
+            raise ConfigError(f"propose_every must be at least 1, got {self.propose_every}")
+        self._run = _Run(self.search(), self.guards, self.limits())
+        self._number = 0
+
+    @abstractmethod
+    def search(self) -> GradientSearch:
+        """The search of this strategy, at its beginning."""
+
+    def limits(self) -> Limits:
+        """What all that is proposed keeps."""
+        return Limits(self.space, self.objectives)
+
+    def gradient_search(
+        self,
+        relaxation: Relaxation,
+        step: ArchitectureStep = first_order,
+        *,
+        steps: Steps = alternating,
+        share: float = 0.5,
+        form: Form | None = None,
+    ) -> GradientSearch:
+        """A search with this strategy's arguments."""
+        search = GradientSearch(
+            self.space,
+            self.data,
+            relaxation,
+            step,
+            self.settings,
+            self.seed,
+            self.device,
+            self.threads,
+            share,
+            form,
+            steps,
+        )
+        if any(getattr(self.penalty, field.name) for field in fields(self.penalty)):
+            search.penalty = ExpectedCost(self.space, self.penalty, search.supernet.slots)
+        return search
+
+    def ask(self, n: int) -> Sequence[Proposal]:
+        if n < 1:
+            return []
+        search = self._run.search
+        before = search.examples
+        proposals = propose(self._run, self._number, self.seed, self.propose_every)
+        self._number += len(proposals)
+        spent = Cost(epochs=(search.examples - before) / search.whole)
+        return [replace(one, spent=spent, notes=self._run.notes()) for one in proposals]
+
+    def tell(self, trial: Trial) -> None:  # noqa: B027  # a whole method: there is nothing to do
+        """Nothing: what is learnt is learnt from the data."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"number": self._number, "run": self._run.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._number = int(state["number"])
+        self._run.load_state_dict(state["run"])
+
+
+class _Run:
+    """A search, its guards, and the architecture of each of its epochs."""
+
+    def __init__(self, search: GradientSearch, guards: Guards, limits: Limits) -> None:
+        self.search = search
+        self.guards = guards
+        self.limits = limits
+        self.watch = Watch(guards, search.space, search.supernet.slots)
+        # Of each epoch: the architecture, and what a guard did to it.
+        self._made: list[tuple[Architecture, dict[str, Any]]] = []
+        self._derive()  # limits that cannot be kept are known before any work
+
+    @property
+    def epoch(self) -> int:
+        return self.search.epoch
+
+    @property
+    def done(self) -> bool:
+        return self.search.done or bool(self.watch.stopped)
+
+    def advance(self) -> None:
+        self.search.advance()
+        self.watch.look(self.search)
+        self._made.append(self._derive())
+
+    def architecture(self) -> Architecture:
+        return self._made[self.watch.kept - 1][0]
+
+    def notes(self) -> dict[str, Any]:
+        """What the guards did, if anything, to what is proposed now."""
+        if not self._made:
+            return {}
+        notes = dict(self._made[self.watch.kept - 1][1])
+        if self.watch.stopped:
+            notes["guard_stop"] = f"{self.watch.stopped}; proposed is epoch {self.watch.kept}"
+        return notes
+
+    def _derive(self) -> tuple[Architecture, dict[str, Any]]:
+        search, guards = self.search, self.guards
+        weights, slots = search.weights(), search.supernet.slots
+        free = search.architecture()
+        fewer = limit_skips(search.space, weights, slots, guards)
+        notes: dict[str, Any] = {}
+        if fewer != free:
+            notes["guard_skips"] = (
+                f"max_skips {guards.max_skips} of {guards.skip!r}: changed {free}"
+            )
+        arch = self.limits.derive(
+            lambda moved: limit_skips(search.space, moved, slots, guards), weights, slots
+        )
+        if arch != fewer:
+            notes["limit"] = f"{self.limits.excess(fewer)}: changed {fewer}"
+        return arch, notes
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "search": self.search.state_dict(),
+            "watch": self.watch.state_dict(),
+            "made": [[arch.to_json(), dict(notes)] for arch, notes in self._made],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.search.load_state_dict(state["search"])
+        self.watch.load_state_dict(state["watch"])
+        self._made = [(Architecture.from_json(text), dict(notes)) for text, notes in state["made"]]

@@ -100,15 +100,14 @@ class Chain:
             return nn.Sequential(nn.Linear(c_in, c), nn.ReLU())
 
         layers = nn.Sequential(*builder.depth("depth", convolution))
-        pool = builder.edge(
+        pool = builder.slot(
             "pool",
             {
-                "none": None,
+                "none": nn.Identity,
                 "max": lambda: nn.MaxPool2d(3, stride=2, padding=1),
                 "average": lambda: nn.AvgPool2d(3, stride=2, padding=1),
             },
         )
-        if pool is not None:
-            layers.append(pool)
+        layers.append(pool)
         head = nn.Sequential(*builder.depth("dense", dense))
         return nn.Sequential(layers, GlobalAveragePool(), head, nn.Linear(c, self.classes))

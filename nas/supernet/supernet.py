@@ -68,6 +68,7 @@ class Supernet(nn.Module):
         self.numbers: Mapping[str, tuple[int, ...]] = dict(builder.numbers)
         self._subsets = dict(builder.subsets)
         self._names = tensor_names(self.largest)
+        self._misfits: dict[str, str] = {}
         self._check_mixture()
         # Not children: their parameters are the shared ones once more.
         self.__dict__["_networks"] = OrderedDict()
@@ -103,8 +104,8 @@ class Supernet(nn.Module):
         """The gates of one path: what an architecture picked.
 
         Raises:
-            UnsupportedRequest: the architecture picks a number that is not the largest, which
-                a mixture cannot tell: use ``network``.
+            UnsupportedRequest: the architecture picks a number that is not the largest, or what
+                does not fit beside the other options: a mixture cannot tell, ``network`` can.
         """
         validate(self.space, arch)
         self._check_subsets(arch)
@@ -116,7 +117,11 @@ class Supernet(nn.Module):
                     f"{max(options)}; supernet.network(arch) has it as picked"
                 )
         given: dict[str, Gate] = dict(self.space.slots(arch))
+        for label in given:
+            self._check_mixed(label)
         for label, depths in self.depths.items():
+            if picks.get(label) != max(depths):
+                self._check_mixed(label)
             # Where a depth is not open in this architecture, no block of it is in its network.
             given[label] = int(picks.get(label, min(depths)))
         # A slot that this architecture's network does not have lies in a block that is left out.
@@ -128,7 +133,8 @@ class Supernet(nn.Module):
         """What a mixture is over: the options of every slot, and of every depth that is open.
 
         Raises:
-            UnsupportedRequest: a number is open, which a mixture cannot be over.
+            UnsupportedRequest: a number is open, or options that do not fit beside each other:
+                a mixture cannot be over these.
         """
         for label, options in self.numbers.items():
             if len(options) > 1:
@@ -138,6 +144,8 @@ class Supernet(nn.Module):
                     "strategy that samples"
                 )
         open_depths = {label: depths for label, depths in self.depths.items() if len(depths) > 1}
+        for label in (*self.slots, *open_depths):
+            self._check_mixed(label)
         return {**self.slots, **open_depths}
 
     def network(self, arch: Architecture) -> nn.Module:
@@ -221,7 +229,32 @@ class Supernet(nn.Module):
         return key in ("weight", "bias") and f"{norm}.running_mean" in self._names
 
     def _check_mixture(self) -> None:
-        """Refuses a space whose options do not fit beside each other."""
+        """Finds out what does not fit beside each other, on meta tensors.
+
+        Raises:
+            UnsupportedRequest: options of slots do not, and no size is open, so that weights
+                cannot be shared over anything.
+        """
+        deepest = {label: max(depths) for label, depths in self.depths.items()}
+        reason = self._misfit(deepest)
+        if reason is not None:
+            self._misfits = dict.fromkeys(self.slots, reason)
+            if all(
+                len(options) == 1 for options in (*self.numbers.values(), *self.depths.values())
+            ):
+                raise UnsupportedRequest(
+                    f"{self.space.name!r} has no supernet: its options do not fit beside each "
+                    f"other in one network ({reason})"
+                )
+            return
+        for label, depths in self.depths.items():
+            if len(depths) > 1:
+                reason = self._misfit({**deepest, label: min(depths)})
+                if reason is not None:
+                    self._misfits[label] = reason
+
+    def _misfit(self, depths: Mapping[str, int]) -> str | None:
+        """Why a mixture of all slots' options with these depths cannot run; ``None`` if it can."""
         tensors = {
             name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
             for name, tensor in (
@@ -230,23 +263,26 @@ class Supernet(nn.Module):
             )
         }
         gates: dict[str, Gate] = {
-            label: torch.empty(len(options), device="meta")
-            for label, options in {**self.slots, **self.depths}.items()
+            label: torch.empty(len(options), device="meta") for label, options in self.slots.items()
         }
-        self._current.gates = {**gates, **{label: max(d) for label, d in self.depths.items()}}
         x = torch.empty(1, *self.space.input, device="meta")
-        training = self.training
+        training = self.largest.training
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self.under({**gates, **depths}):
                 torch.func.functional_call(self.largest.eval(), tensors, (x,))
         except (RuntimeError, ValueError) as error:
-            raise UnsupportedRequest(
-                f"{self.space.name!r} has no supernet: its options do not fit beside each other "
-                f"in one network ({error})"
-            ) from error
+            return str(error)
         finally:
-            self._current.gates = {}
             self.largest.train(training)
+        return None
+
+    def _check_mixed(self, label: str) -> None:
+        if label in self._misfits:
+            raise UnsupportedRequest(
+                f"{self.space.name!r}: a mixture cannot be over {label!r}, whose options do not "
+                f"fit beside each other ({self._misfits[label]}); supernet.network(arch) has it "
+                "as picked"
+            )
 
     def _check_subsets(self, arch: Architecture) -> None:
         """Refuses an architecture that joins other states than the largest network does.

@@ -50,7 +50,10 @@ def test_a_serial_search_killed_at_random_moments_equals_one_that_was_not(name, 
         with driver(MAIN, *arguments) as process:
             if kill % 5 < 4:  # else while it starts and reads the journal
                 assert process.stdout.readline() == "ready\n"
-                time.sleep(rng.uniform(0, 0.12))
+                wanted, deadline = len(before) + rng.randint(0, 8), time.monotonic() + 60
+                while len(lines(folder)) < wanted and time.monotonic() < deadline:
+                    time.sleep(0.002)
+                time.sleep(rng.uniform(0, 0.02))
             else:
                 time.sleep(rng.uniform(0.1, 0.5))
             assert process.poll() is None, "the search was over too soon to be killed"

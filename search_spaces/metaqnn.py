@@ -16,7 +16,8 @@ is that of the authors' code: behind every second layer and every dense one, the
 ``i / (2 n)``; weights are Xavier's, biases zero.
 
 What differs from the paper: the bins are arguments. With ``bins=(7, 3)`` the rules are those of
-the authors' code, which bars 1×1 convolutions in the last bin besides.
+the authors' code, which bars 1×1 convolutions in the last bin besides; its configuration for
+CIFAR-10 allows 18 layers, the default here is 12.
 """
 
 from __future__ import annotations

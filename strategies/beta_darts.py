@@ -4,8 +4,9 @@ Ye et al., "β-DARTS: Beta-Decay Regularization for Differentiable Architecture 
 2022. An architecture step also minimises the mean over the slots of logsumexp(α), times a factor
 that rises along a line from 0.
 
-What differs from the paper: nothing that is known. The settings are those of the official
-NAS-Bench-201 code, with 100 epochs; α has no weight decay, whose place the decay of β takes.
+The settings are those of the official NAS-Bench-201 code, with 100 epochs. What differs: α has no
+weight decay, whose place the decay of β takes; that code's default is 1e-3, and whether its
+published runs keep it is not known here.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nas.architecture import Architecture
+from nas.budget import Cost
 from nas.data import Data, split
 from nas.errors import ConfigError
 from nas.objective import Objective, check_objectives
@@ -227,6 +228,8 @@ class Enas:
     """ENAS: an LSTM controller trained by REINFORCE on shared weights, in turns with those.
 
     Proposes the best of some samples of the controller after every ``propose_every`` epochs.
+    A proposal is charged the epochs of the shared weights; rewards, which are passes forward over
+    batches of validation examples, are not charged.
 
     Args:
         data: a part of the training set is kept for the controller's rewards.
@@ -266,9 +269,13 @@ class Enas:
         self._search = EnasSearch(space, data, settings, seed, device, threads)
 
     def ask(self, n: int) -> Sequence[Proposal]:
-        proposals = propose(self._search, self._number, self.seed, self.propose_every) if n else []
+        if n < 1:
+            return []
+        before = self._search.epoch
+        proposals = propose(self._search, self._number, self.seed, self.propose_every)
         self._number += len(proposals)
-        return proposals
+        spent = Cost(epochs=float(self._search.epoch - before))
+        return [replace(one, spent=spent) for one in proposals]
 
     def tell(self, trial: Trial) -> None:
         """Nothing: what is learnt is learnt from the data."""

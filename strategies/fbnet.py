@@ -41,7 +41,7 @@ SETTINGS = GradientSettings(
     arch_weight_decay=5e-4,
     warmup_epochs=10,
 )
-"""The paper's."""
+"""The paper's; its search code is not public, and could not be compared."""
 
 
 class SoftGumbel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -172,7 +173,11 @@ def test_settings_may_follow_each_other() -> None:
     assert settings_spread(untouched) == untouched
 
 
-def test_listing_imports_no_cluster(nas: Callable[..., Result]) -> None:
-    before = set(sys.modules)
-    nas("list", "spaces")
-    assert not {name for name in set(sys.modules) - before if name.split(".")[0] == "ray"}
+@pytest.mark.parametrize("arguments", [["list", "spaces"], ["cost", "darts:DARTS_V2"]])
+def test_what_is_about_spaces_imports_no_cluster(arguments: list[str]) -> None:
+    # In a process of its own: other tests may have imported ray into this one.
+    code = f"import sys; sys.argv = ['nas', *{arguments!r}]; from nas.cli import main; main()"
+    code = f"try:\n    {code}\nfinally:\n    print('ray' in sys.modules, file=sys.stderr)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.stderr.splitlines()[-1] == "False"
+    assert ran.stdout

@@ -65,7 +65,7 @@ class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
     """Sees every operation of a forward pass, below autograd, views included."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # likewise
         self.macs = 0
         self.liveness = Liveness()
 

@@ -104,7 +104,7 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untype
     """Sees the operations below a function; one that comes past the functions is refused."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped in torch
         self._recorder: Recorder | None = None
         self._buffers: dict[int, int] = {}
         # Storages are told apart by address, so none may be freed while others are recorded.

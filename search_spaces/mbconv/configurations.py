@@ -89,6 +89,8 @@ def fbnet(
 
     Wu et al., FBNet, CVPR 2019. The skip of a layer that changes the shape is a 1×1 convolution,
     so all 9^22 architectures are there; one with expansion 1 has its first 1×1 convolution, too.
+    The width of the head could not be checked against the authors' code, whose later networks have
+    1984 channels there.
 
     Args:
         channels: of the seven stages of 1, 4, 4, 4, 4, 4 and 1 layers; even.

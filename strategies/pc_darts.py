@@ -3,7 +3,9 @@
 Xu et al., "PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search",
 ICLR 2020. Of each edge 1/K of the channels go through the mixture and the rest past it; the
 channels are then shuffled. A softmax over the edges into a node weighs each of them (edge
-normalisation). An operation's strength is the product of both, as in the official code.
+normalisation). An operation's strength is the product of both and ``none`` is never taken, as in
+the official code: past the operations most of a state flows on whatever they do, so ``none`` costs
+the supernet little where it would cut a network in two.
 
 What differs from the paper: any space whose slots are edges and whose operations can be made for
 fewer channels is searched.
@@ -30,6 +32,9 @@ SETTINGS = GradientSettings(
 EDGES = "edges into "
 """Before a node's name: the label of its edges' parameters."""
 
+NONE = "none"
+"""The operation that is no connection."""
+
 
 class EdgeRelaxation:
     """A softmax over the options of every edge, and one over the edges into every node."""
@@ -37,9 +42,15 @@ class EdgeRelaxation:
     def __init__(self, scale: float = 1e-3) -> None:
         self.scale = scale
         self._options = OptionRelaxation(scale=scale)
+        self._none: dict[str, int] = {}
 
     def parameters(self, supernet: Supernet) -> dict[str, nn.Parameter]:
         options = self._options.parameters(supernet)
+        self._none = {
+            label: names.index(NONE)
+            for label, names in supernet.open_gates().items()
+            if NONE in names
+        }
         edges = {
             EDGES + node: nn.Parameter(self.scale * torch.randn(len(labels)))
             for node, labels in nodes(options, f"PC-DARTS on {supernet.space.name!r}").items()
@@ -66,11 +77,14 @@ class EdgeRelaxation:
     def weights(self, parameters: Mapping[str, torch.Tensor]) -> dict[str, list[float]]:
         with torch.no_grad():
             gates = self.gates(parameters, 1.0)
-        return {
+        strengths = {
             label: (gate.weight * gate.gate).tolist()
             for label, gate in gates.items()
             if isinstance(gate, EdgeGate) and isinstance(gate.gate, torch.Tensor)
         }
+        for label, position in self._none.items():
+            strengths[label][position] = 0.0
+        return strengths
 
 
 @dataclass(eq=False, repr=False)

@@ -12,7 +12,7 @@ from torch.distributions import Dirichlet
 
 from nas.errors import ConfigError, UnsupportedRequest
 from nas.objective import maximize
-from nas.supernet import EdgeGate, HardSample, Supernet
+from nas.supernet import EdgeGate, HardSample, Supernet, discretize
 from strategies import beta_darts, darts, drnas, gdas, pc_darts, snas
 from strategies.pc_darts import EdgeRelaxation
 from strategies.relaxation import OptionRelaxation
@@ -71,6 +71,7 @@ def test_edge_weights_are_a_softmax_over_the_edges_into_a_node():
             torch.testing.assert_close(gates[label].weight, value)
             torch.testing.assert_close(gates[label].gate, parameters[label].softmax(0))
             product = (gates[label].gate * gates[label].weight).tolist()
+            product[0] = 0.0  # none
             assert relaxation.weights(parameters)[label] == pytest.approx(product)
 
 
@@ -90,6 +91,18 @@ def test_an_edges_weight_decides_which_edges_a_darts_node_keeps():
     for node in (3, 4, 5):
         assert arch[f"normal/{node}/inputs"] == "1+2"
         assert arch[f"normal/{node}/low"] == "sep_conv_3x3"
+
+
+def test_pc_darts_takes_the_strongest_operation_that_connects():
+    space = SMALL["nasbench201"]()
+    relaxation = EdgeRelaxation()
+    parameters = relaxation.parameters(Supernet(space))
+    with torch.no_grad():
+        for label, values in parameters.items():
+            if not label.startswith(pc_darts.EDGES):
+                values.copy_(torch.tensor([5.0, 0.0, 1.0, 0.0, 0.0]))
+    arch = discretize(space, relaxation.weights(parameters))
+    assert {option for _, option in arch.picks} == {"nor_conv_1x1"}
 
 
 def test_pc_darts_needs_slots_that_are_edges():

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import sys
 import time
@@ -288,7 +289,7 @@ def table(options: argparse.Namespace, truth: dict[tuple[str, ...], float]) -> s
         f"| an architecture at random | {mean} | median {np.median(values):.2f} | | |",
         f"| the best there is | {best} | | | |",
     ]
-    command = " ".join(Path(argument).name for argument in sys.argv)
+    command = shlex.join(Path(argument).name for argument in sys.argv)
     return "\n".join(["`python " + command + "`", "", *lines, ""])
 
 

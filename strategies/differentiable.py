@@ -17,7 +17,7 @@ from nas.data import Data
 from nas.errors import ConfigError
 from nas.objective import Objective, check_objectives
 from nas.space import SearchSpace
-from nas.supernet import Form
+from nas.supernet import Form, recomputed, search_form
 from nas.training import Device
 from nas.trial import Proposal, Trial
 from strategies.epochs import propose
@@ -54,6 +54,8 @@ class DifferentiableStrategy(ABC):
         guards: against collapse; when one acts, the proposal's notes say so.
         device: ``auto`` is a GPU where there is one.
         threads: of the CPU; more than one is not reproducible to the bit.
+        recompute: whether cells are computed again in the backward pass instead of being kept:
+            less memory for more time (``nas.supernet.recompute``).
 
     Limits on ``macs``, ``parameters`` and ``weight_bytes`` among the objectives are kept by all
     that is proposed.
@@ -69,6 +71,7 @@ class DifferentiableStrategy(ABC):
     guards: Guards = NO_GUARDS
     device: Device = "auto"
     threads: int = 1
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         self.objectives = check_objectives(self.objectives)
@@ -95,6 +98,7 @@ class DifferentiableStrategy(ABC):
         form: Form | None = None,
     ) -> GradientSearch:
         """A search with this strategy's arguments."""
+        form = search_form(self.space) if form is None else form
         search = GradientSearch(
             self.space,
             self.data,
@@ -105,7 +109,7 @@ class DifferentiableStrategy(ABC):
             self.device,
             self.threads,
             share,
-            form,
+            recomputed(form) if self.recompute else form,
             steps,
         )
         if any(getattr(self.penalty, field.name) for field in fields(self.penalty)):

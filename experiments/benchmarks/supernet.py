@@ -4,7 +4,8 @@
         [--part step|memory|population|path …] [--rounds 5]
 
 - ``step``: a first-order DARTS step (C 16, 8 cells, batch 16, 3×32×32) of ``GradientSearch``,
-  against the paper's algorithm written out (``textbook_darts``).
+  against the paper's algorithm written out (``textbook_darts``); and the same with cells computed
+  again in the backward pass (``nas.supernet.recompute``).
 - ``memory``: what that step takes at its peak above what the process had when all was built: the
   resident set's high-water mark, of one subprocess a side.
 - ``population``: 50 children of an evolution scored with inherited weights and recalibrated
@@ -40,7 +41,7 @@ from nas.budget import Cost
 from nas.data import Data
 from nas.objective import maximize
 from nas.space import sample
-from nas.supernet import Supernet
+from nas.supernet import Supernet, recomputed, search_form
 from nas.supernet.population import score_alone, score_population
 from nas.trial import Measured, Trial
 from search_spaces.darts import Darts
@@ -59,6 +60,8 @@ Measurement = dict[str, Any]
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 CHANNELS, CELLS, BATCH, CLASSES = 16, 8, 16, 10
+SIDES = ("ours", "recomputed", "peer")
+RECOMPUTED = ", cells recomputed"
 
 
 def compare(
@@ -110,14 +113,24 @@ def batches(count: int) -> list[tuple[Pair, Pair]]:
     return [(batch(), batch()) for _ in range(count)]
 
 
-def our_step(fast: bool = True) -> tuple[GradientSearch, Callable[[Pair, Pair], float]]:
+def our_step(
+    fast: bool = True, recompute: bool = False
+) -> tuple[GradientSearch, Callable[[Pair, Pair], float]]:
     images = torch.zeros(4, 3, 32, 32)
     data = Data("random", TensorDataset(images, torch.zeros(4, dtype=torch.long)), None,
                 (3, 32, 32), CLASSES)  # fmt: skip
     space = Darts(channels=CHANNELS, cells=CELLS, classes=CLASSES)
     settings = GradientSettings(batch_size=BATCH, augment=False)
     search = GradientSearch(
-        space, data, OptionRelaxation(), first_order, settings, seed=0, device="cpu", fast=fast
+        space,
+        data,
+        OptionRelaxation(),
+        first_order,
+        settings,
+        seed=0,
+        device="cpu",
+        form=recomputed(search_form(space)) if recompute else None,
+        fast=fast,
     )
 
     def step(training: Pair, validation: Pair) -> float:
@@ -140,7 +153,11 @@ def same_start(search: GradientSearch, peer: Network) -> None:
 
 
 def measure_step(rounds: int) -> list[Measurement]:
-    search, step = our_step()
+    return [_step(rounds, "", recompute=False), _step(rounds, RECOMPUTED, recompute=True)]
+
+
+def _step(rounds: int, how: str, recompute: bool) -> Measurement:
+    search, step = our_step(recompute=recompute)
     network = Network(CHANNELS, CELLS, CLASSES)
     peer = Textbook(network)
     same_start(search, network)
@@ -149,11 +166,11 @@ def measure_step(rounds: int) -> list[Measurement]:
     difference = max(abs(a - b) for a, b in losses)
     print("losses, ours and the textbook's:", losses)
     assert difference <= 1e-3, losses
-    name = f"DARTS step, C {CHANNELS}, {CELLS} cells, batch {BATCH}"
+    name = f"DARTS step, C {CHANNELS}, {CELLS} cells, batch {BATCH}{how}"
     measured = compare(
         name, lambda: step(*pairs[0]), lambda: peer.step(*pairs[0]), "textbook step", rounds
     )
-    return [{**measured, "largest_loss_difference": difference}]
+    return {**measured, "largest_loss_difference": difference}
 
 
 # ----------------------------------------------------------------------------------- memory
@@ -162,8 +179,8 @@ def measure_step(rounds: int) -> list[Measurement]:
 def peak_of(side: str) -> float:
     """MiB above what the process had with everything built, in two steps of this side."""
     step: Callable[[Pair, Pair], float]
-    if side == "ours":
-        _, step = our_step()
+    if side != "peer":
+        _, step = our_step(recompute=side == "recomputed")
     else:
         step = Textbook(Network(CHANNELS, CELLS, CLASSES)).step
     tiny = torch.randn(2, 3, 32, 32)
@@ -182,14 +199,17 @@ def _status(field: str) -> float:
 
 
 def measure_memory(rounds: int) -> list[Measurement]:
-    found: dict[str, list[float]] = {"ours": [], "peer": []}
+    found: dict[str, list[float]] = {side: [] for side in SIDES}
     for _ in range(min(rounds, 3)):
         for side, peaks in found.items():
             command = [sys.executable, __file__, "--peak-of", side]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             peaks.append(float(done.stdout.split()[-1]))
     name = f"peak memory of a DARTS step, C {CHANNELS}, {CELLS} cells, batch {BATCH}"
-    return [summary(name, found["ours"], found["peer"], "textbook step", "MiB")]
+    return [
+        summary(name + how, found[side], found["peer"], "textbook step", "MiB")
+        for side, how in (("ours", ""), ("recomputed", RECOMPUTED))
+    ]
 
 
 # ------------------------------------------------------------------------------- population
@@ -297,7 +317,7 @@ def main() -> None:
     parser.add_argument("--part", nargs="*", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, metavar="FILE")
-    parser.add_argument("--peak-of", choices=("ours", "peer"), help=argparse.SUPPRESS)
+    parser.add_argument("--peak-of", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -17,6 +17,9 @@ from nas.supernet.mixture import Current, Mixed
 Mixture = Callable[[str, Mapping[str, Factory | None], Current], nn.Module]
 """Makes the module of a slot, of its label, its options, and where its gate is found."""
 
+Part = Callable[[nn.Module, Current], nn.Module]
+"""Makes what stands for a part, of the part and of where its gates are found."""
+
 
 @runtime_checkable
 class HasSearchForm(Protocol):
@@ -32,6 +35,11 @@ def mixed(label: str, options: Mapping[str, Factory | None], current: Current) -
     return Mixed(label, modules, current)
 
 
+def as_it_is(part: nn.Module, current: Current) -> nn.Module:
+    """A part of the description, as it is."""
+    return part
+
+
 @dataclass(frozen=True)
 class Form:
     """How the network of a search is made.
@@ -39,10 +47,12 @@ class Form:
     Attributes:
         mixture: makes each slot.
         adapt: changes the built network in place.
+        part: makes what stands for a part of the description (``builder.part``).
     """
 
     mixture: Mixture = mixed
     adapt: Callable[[nn.Module], None] | None = None
+    part: Part = as_it_is
 
 
 PLAIN = Form()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -23,6 +24,16 @@ class Current:
     def __init__(self) -> None:
         self.gates: Gates = {}
         self.once: kernels.Once | None = None
+
+    @contextmanager
+    def under(self, gates: Gates, once: kernels.Once | None) -> Iterator[None]:
+        """Within, these are the gates and the results in common."""
+        before = self.gates, self.once
+        self.gates, self.once = gates, once
+        try:
+            yield
+        finally:
+            self.gates, self.once = before
 
     def of(self, label: str) -> Gate:
         if label not in self.gates:

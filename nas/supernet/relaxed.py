@@ -10,22 +10,23 @@ from torch import nn
 from nas.builder import Factory
 from nas.errors import UnsupportedRequest, nearest
 from nas.space import SearchSpace
-from nas.supernet.form import Mixture, mixed
+from nas.supernet.form import PLAIN, Form
 from nas.supernet.mixture import Current, Mixed, Skippable, child_name
 from nas.supernet.partial import PartialChannels
+from nas.supernet.recompute import Recomputed
 
 
 class RelaxedBuilder:
     """Answers with everything: all options of a slot, the largest number, the greatest depth.
 
     Args:
-        mixture: makes a slot.
+        form: how slots and parts are made.
     """
 
-    def __init__(self, space: SearchSpace, current: Current, mixture: Mixture = mixed) -> None:
+    def __init__(self, space: SearchSpace, current: Current, form: Form = PLAIN) -> None:
         self.space = space
         self.current = current
-        self.mixture = mixture
+        self.form = form
         self.slots: dict[str, tuple[str, ...]] = {}
         self.depths: dict[str, tuple[int, ...]] = {}
         self.numbers: dict[str, tuple[int, ...]] = {}
@@ -47,7 +48,7 @@ class RelaxedBuilder:
             raise UnsupportedRequest(
                 f"{self.space.name!r}: the options of slot {label!r} differ by dots alone: {names}"
             )
-        return self.mixture(label, options, self.current)
+        return self.form.mixture(label, options, self.current)
 
     def number(self, label: str, options: Sequence[int] = ()) -> int:
         known = self._numbers(label, options)
@@ -69,7 +70,7 @@ class RelaxedBuilder:
         return tuple(range(of))
 
     def part(self, describe: Callable[..., nn.Module], *args: Any) -> nn.Module:
-        return describe(self, *args)
+        return self.form.part(describe(self, *args), self.current)
 
     def _numbers(self, label: str, options: Sequence[int]) -> tuple[int, ...]:
         if not options and label not in self._options:
@@ -98,7 +99,7 @@ def tensor_names(network: nn.Module) -> dict[str, str]:
         shared: list[str] = []
         for index, part in enumerate(parts):
             holder = modules.get(".".join(parts[:index]))
-            if isinstance(holder, Skippable | PartialChannels):
+            if isinstance(holder, Skippable | PartialChannels | Recomputed):
                 continue
             if isinstance(holder, Mixed):
                 part = next(option for option in holder.options if child_name(option) == part)

@@ -59,7 +59,7 @@ class Supernet(nn.Module):
         self.space = space
         self.fast = False
         self._current = Current()
-        builder = RelaxedBuilder(space, self._current, form.mixture)
+        builder = RelaxedBuilder(space, self._current, form)
         self.largest = space.build(builder)
         if form.adapt is not None:
             form.adapt(self.largest)
@@ -93,12 +93,8 @@ class Supernet(nn.Module):
     @contextmanager
     def under(self, gates: Gates) -> Iterator[None]:
         """Within, the parts of the largest network run under these gates."""
-        before = self._current.gates, self._current.once
-        self._current.gates, self._current.once = gates, None
-        try:
+        with self._current.under(gates, None):
             yield
-        finally:
-            self._current.gates, self._current.once = before
 
     def gates(self, arch: Architecture) -> dict[str, Gate]:
         """The gates of one path: what an architecture picked.

@@ -10,9 +10,16 @@ from typing import Any
 from nas.architecture import Architecture
 from nas.budget import Cost
 from nas.errors import ConfigError, UnsupportedRequest
-from nas.evaluator import Evaluator, HasFit, HasPreview, OnEpoch
+from nas.evaluator import (
+    Evaluator,
+    HasContinuation,
+    HasFit,
+    HasPreview,
+    OnEpoch,
+    planned_epochs,
+)
 from nas.objective import Metric, Objective, check_objectives, violated
-from nas.trial import Fidelity, Infeasible, Measured, Proposal
+from nas.trial import Fidelity, Infeasible, Measured, Proposal, Trial
 
 
 class Staged:
@@ -49,13 +56,23 @@ class Staged:
         return tuple(metric for stage in self.stages for metric in stage.metrics)
 
     def evaluate(self, proposal: Proposal) -> Measured | Infeasible:
+        return self._evaluate(proposal, None)
+
+    def evaluate_from(self, proposal: Proposal, earlier: Trial) -> Measured | Infeasible:
+        """Has the stages that can do so continue an earlier trial; the others start anew."""
+        return self._evaluate(proposal, earlier)
+
+    def _evaluate(self, proposal: Proposal, earlier: Trial | None) -> Measured | Infeasible:
         values: dict[str, float] = {}
         cost = Cost()
         notes: dict[str, Any] = {}
         artifacts: dict[str, bytes] = {}
         for stage in self.stages:
             start = time.perf_counter()
-            outcome = stage.evaluate(proposal)
+            if earlier is not None and isinstance(stage, HasContinuation):
+                outcome = stage.evaluate_from(proposal, earlier)
+            else:
+                outcome = stage.evaluate(proposal)
             # A stage's own account of its time (a simulated one, say), else the clock's.
             seconds = outcome.cost.seconds or time.perf_counter() - start
             cost += Cost(outcome.cost.trials, seconds, outcome.cost.epochs)
@@ -83,6 +100,9 @@ class Staged:
 
     def planned_epochs(self, fidelity: Fidelity) -> float:
         return sum(stage.planned_epochs(fidelity) for stage in self.stages)
+
+    def planned_epochs_from(self, fidelity: Fidelity, earlier: Fidelity) -> float:
+        return sum(planned_epochs(stage, fidelity, earlier) for stage in self.stages)
 
 
 def _merge(whole: dict[str, Any], part: Mapping[str, Any], kind: str, stage: Evaluator) -> None:

@@ -166,6 +166,23 @@ class Architecture:
             )
         return cls(document["space"], tuple((label, value) for label, value in picks))
 
+    @classmethod
+    def of_legal(cls, space: str, picks: tuple[tuple[str, Scalar], ...]) -> Architecture:
+        """An architecture of picks that a space has just given out, without checking them again.
+
+        For code that makes many (``nas.space`` does); whoever has picks from elsewhere calls
+        ``Architecture`` or ``nas.space.from_picks``.
+        """
+        made = object.__new__(cls)
+        _SET_SPACE(made, space)
+        _SET_PICKS(made, picks)
+        return made
+
     def digest(self) -> str:
         """A stable name: 16 bytes of blake2b of the canonical JSON, in hex."""
         return hashlib.blake2b(self.to_json().encode(), digest_size=16).hexdigest()
+
+
+# A frozen value is filled past its own __setattr__; through its slots that is quickest.
+_SET_SPACE = vars(Architecture)["space"].__set__
+_SET_PICKS = vars(Architecture)["picks"].__set__

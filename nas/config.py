@@ -157,7 +157,8 @@ def from_header(
 
 def space_from_header(header: Mapping[str, Any]) -> SearchSpace:
     """The space of the run a journal's header describes."""
-    space: SearchSpace = create("spaces", header["strategy"]["space"], "space")
+    # Found at any depth: a fidelity layer's description holds the strategy that has the space.
+    space: SearchSpace = create("spaces", _find(header["strategy"], "space"), "space")
     return space
 
 

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from nas.architecture import Architecture
 from nas.budget import Cost
 from nas.objective import Metric
-from nas.trial import Fidelity, Infeasible, Measured, Proposal
+from nas.trial import Fidelity, Infeasible, Measured, Proposal, Trial
 
 OnEpoch = Callable[[int, float], None]
 """Told the number of an epoch, from 1, and its loss."""
@@ -38,6 +38,42 @@ class HasPreview(Protocol):
 
     def preview(self, arch: Architecture) -> Mapping[str, float]:
         """Those metrics of an architecture: what limits on them are decided by beforehand."""
+
+
+@runtime_checkable
+class HasContinuation(Protocol):
+    """An evaluator that takes up the training of an earlier trial where that ended.
+
+    What it measures is what ``evaluate`` would have measured, for the epochs added alone. One
+    without it trains a proposal that continues another from the very start.
+    """
+
+    def evaluate_from(self, proposal: Proposal, earlier: Trial) -> Measured | Infeasible:
+        """Measures a proposal from where an earlier trial of its architecture ended.
+
+        Args:
+            earlier: trial ``proposal.continues`` with such of its artifacts as are still there.
+                Where what it needs is not among them, or damaged, it trains from the very start
+                and says so in the notes; the cost is always that of the epochs really trained.
+        """
+
+
+@runtime_checkable
+class PlansContinuation(Protocol):
+    """An evaluator whose continued trials do not train just the difference of both fidelities."""
+
+    def planned_epochs_from(self, fidelity: Fidelity, earlier: Fidelity) -> float:
+        """How many epochs a trial of this fidelity trains that continues one of that."""
+
+
+def planned_epochs(evaluator: Evaluator, fidelity: Fidelity, earlier: Fidelity | None) -> float:
+    """How many epochs a trial trains, which continues an earlier one or does not."""
+    whole = evaluator.planned_epochs(fidelity)
+    if earlier is None or not isinstance(evaluator, HasContinuation):
+        return whole
+    if isinstance(evaluator, PlansContinuation):
+        return evaluator.planned_epochs_from(fidelity, earlier)
+    return max(0.0, whole - evaluator.planned_epochs(earlier))
 
 
 @runtime_checkable

@@ -13,10 +13,11 @@ from typing import Any
 
 from nas import journal
 from nas.budget import Cost
+from nas.checkpoints import PART, Checkpoints
 from nas.errors import JournalError, NasError, ResumeError, UnsupportedRequest, nearest
 from nas.objective import Objective, dominates, violated
 from nas.strategy import Strategy
-from nas.trial import Failed, Measured, Proposal, Trial
+from nas.trial import CHECKPOINT, Failed, Measured, Proposal, Trial
 
 JOURNAL = "journal.jsonl"
 SNAPSHOT = "strategy.pt"
@@ -82,6 +83,9 @@ class History:
         snapshot_every_s: at most so often the strategy's state is put beside the journal, so
             that resuming need not replay the whole run.
 
+    Attributes:
+        checkpoints: what trials may be continued from.
+
     Raises:
         JournalError: a line of the journal is damaged (the last, torn one excepted).
     """
@@ -95,6 +99,8 @@ class History:
         self._steps: list[tuple[str, Any]] = []
         self._length = self._size = 0
         self._asked = 0
+        self._by_number: dict[int, Trial] = {}
+        self.checkpoints = Checkpoints(None if self.folder is None else self.folder / ARTIFACTS)
         self._driven: Strategy | None = None  # the strategy that has seen all steps
         self._writer: journal.JournalWriter | None = None
         self._snapshot_at = time.monotonic()
@@ -120,6 +126,7 @@ class History:
 
     def _remember(self, trial: Trial) -> None:
         self.trials.append(trial)
+        self._by_number[trial.number] = trial
         self.spent += trial.cost
 
     # -------------------------------------------------------------------- writing
@@ -153,6 +160,7 @@ class History:
         if self.header is None:
             self._writer.append({"event": "run", **document}, durable=True)
             self.header = document
+        self.checkpoints.find()
 
     def asked(self, n: int, proposals: Sequence[Proposal]) -> None:
         """Records what the strategy proposed, before any of it is evaluated.
@@ -172,7 +180,11 @@ class History:
         self._steps.append(("ask", (n, list(proposals))))
 
     def append(self, trial: Trial) -> Trial:
-        """Puts a finished trial on disk, its artifacts first, and returns it without them."""
+        """Puts a finished trial on disk, its artifacts first, and returns it without them.
+
+        Without a folder it keeps its artifacts but for a checkpoint, which ``checkpoints`` hold.
+        """
+        trial = self.checkpoints.take(trial)
         if self._writer is not None and self.folder is not None:
             if isinstance(trial.outcome, Measured) and trial.outcome.artifacts:
                 for name, content in trial.outcome.artifacts.items():
@@ -182,6 +194,30 @@ class History:
         self._steps.append(("trial", trial))
         self._remember(trial)
         return trial
+
+    def earlier(self, proposal: Proposal) -> Trial | None:
+        """The trial that a proposal continues, with such of its artifacts as can be read.
+
+        Raises:
+            UnsupportedRequest: there is no such trial, it was not measured, or it is of another
+                architecture.
+        """
+        if proposal.continues is None:
+            return None
+        trial = self._by_number.get(proposal.continues)
+        if trial is None or not isinstance(trial.outcome, Measured) or trial.arch != proposal.arch:
+            if trial is None:
+                why = "is not finished"
+            elif trial.arch != proposal.arch:
+                why = f"is of {trial.arch}"
+            else:
+                why = "was not measured"
+            raise UnsupportedRequest(
+                f"proposal {proposal.number} of {proposal.arch} continues trial "
+                f"{proposal.continues}, which {why}"
+            )
+        artifacts = {**trial.outcome.artifacts, **self.checkpoints.artifacts(trial.number)}
+        return replace(trial, outcome=replace(trial.outcome, artifacts=artifacts))
 
     def close(self) -> None:
         """Lets go of the journal, so that another process may resume the run."""
@@ -306,8 +342,7 @@ class History:
         return best
 
     def _objective(self, metric: str) -> Objective:
-        strategy = (self.header or {}).get("strategy") or {}
-        for document in strategy.get("objectives", []):
+        for document in objectives_of(self.header or {}):
             for direction in ("maximize", "minimize"):
                 if document.get(direction) == metric:
                     return Objective(metric, direction)
@@ -315,9 +350,8 @@ class History:
 
     def trial(self, number: int) -> Trial:
         """The finished trial of that number; raises ``NasError`` if there is none."""
-        for trial in self.trials:
-            if trial.number == number:
-                return trial
+        if number in self._by_number:
+            return self._by_number[number]
         raise NasError(f"there is no finished trial {number}; {len(self.trials)} are finished")
 
     def artifact(self, trial: Trial, name: str) -> bytes | None:
@@ -325,7 +359,7 @@ class History:
         if isinstance(trial.outcome, Measured) and name in trial.outcome.artifacts:
             return trial.outcome.artifacts[name]
         if self.folder is None:
-            return None
+            return self.checkpoints.held(trial.number) if name == CHECKPOINT else None
         path = self.folder / ARTIFACTS / str(trial.number) / name
         return path.read_bytes() if path.exists() else None
 
@@ -336,7 +370,7 @@ class History:
 
 def write_file(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all; raises ``JournalError`` when the disk does not take it."""
-    temporary = path.with_name(path.name + ".part")
+    temporary = path.with_name(path.name + PART)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -351,6 +385,14 @@ def write_file(path: Path, content: bytes) -> None:
             f"{path}: cannot be written: {error.strerror}. All trials finished until now are on "
             "disk; make room and resume"
         ) from error
+
+
+def objectives_of(header: Mapping[str, Any]) -> list[Any]:
+    """The descriptions of the objectives in a journal's header; none where it has none."""
+    strategy = header.get("strategy") or {}
+    while "objectives" not in strategy and isinstance(strategy.get("strategy"), Mapping):
+        strategy = strategy["strategy"]  # a layer around the strategy that has them
+    return list(strategy.get("objectives") or [])
 
 
 def _brief(proposals: Sequence[Proposal]) -> str:

@@ -164,7 +164,7 @@ def _cost(document: Mapping[str, Any]) -> Cost:
 
 
 def proposal_to_document(proposal: Proposal) -> dict[str, Any]:
-    """A proposal as JSON values; notes only where there are any."""
+    """A proposal as JSON values; notes, and what it continues, only where there is any."""
     document: dict[str, Any] = {
         "number": proposal.number,
         "arch": {"space": proposal.arch.space, "picks": [list(p) for p in proposal.arch.picks]},
@@ -173,7 +173,11 @@ def proposal_to_document(proposal: Proposal) -> dict[str, Any]:
         "parent": proposal.parent,
         "spent": asdict(proposal.spent),
     }
-    return document | ({"notes": dict(proposal.notes)} if proposal.notes else {})
+    if proposal.notes:
+        document["notes"] = dict(proposal.notes)
+    if proposal.continues is not None:
+        document["continues"] = proposal.continues
+    return document
 
 
 def proposal_from_document(document: Mapping[str, Any]) -> Proposal:
@@ -186,6 +190,7 @@ def proposal_from_document(document: Mapping[str, Any]) -> Proposal:
         parent=document["parent"],
         spent=_cost(document["spent"]),
         notes=document.get("notes", {}),
+        continues=document.get("continues"),
     )
 
 

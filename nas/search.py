@@ -11,12 +11,12 @@ from nas import __version__
 from nas.budget import Budget, Cost
 from nas.components import describe
 from nas.errors import InfeasibleLimit, UnsupportedRequest
-from nas.evaluator import Evaluator, HasFit, OnEpoch
+from nas.evaluator import Evaluator, HasFit, OnEpoch, planned_epochs
 from nas.execution import Executor
 from nas.feasibility import check_limits
 from nas.history import History
 from nas.objective import check_objectives
-from nas.strategy import Strategy
+from nas.strategy import HasContinuable, Strategy
 from nas.trial import Infeasible, Proposal, Trial
 
 MOST_INFEASIBLE = 1000
@@ -53,12 +53,13 @@ def search(
     try:
         history.begin(header(strategy, evaluator, executor, budget))
         waiting = deque(history.replay(strategy))
+        _drop_checkpoints(strategy, history)
         # Here rather than in a trial: workers get it ready-made, and no time limit strikes.
         fitted = Cost()
         if isinstance(evaluator, HasFit) and (waiting or budget.allows(history.spent)):
             fitted = evaluator.fit(history.folder, on_fit)
         while True:
-            ahead = history.spent + executor.committed + _committed(evaluator, waiting)
+            ahead = history.spent + executor.committed + _committed(evaluator, waiting, history)
             if not history.trials:
                 ahead += fitted
             room = min(executor.free - len(waiting), budget.allows(ahead))
@@ -72,7 +73,8 @@ def search(
                     history.asked(room, proposals)
                     waiting.extend(proposals)
             while waiting and executor.free > 0:
-                executor.submit(evaluator, waiting.popleft())
+                proposal = waiting.popleft()
+                executor.submit(evaluator, proposal, history.earlier(proposal))
             if executor.idle:
                 history.snapshot(strategy, now=True)
                 return
@@ -82,6 +84,7 @@ def search(
             trial = history.append(trial)
             strategy.tell(trial)
             history.snapshot(strategy)
+            _drop_checkpoints(strategy, history)
             yield trial
             if not isinstance(trial.outcome, Infeasible):
                 infeasible_in_a_row = 0
@@ -97,11 +100,19 @@ def search(
         history.close()
 
 
-def _committed(evaluator: Evaluator, waiting: deque[Proposal]) -> Cost:
-    return Cost(
-        trials=len(waiting),
-        epochs=sum(evaluator.planned_epochs(proposal.fidelity) for proposal in waiting),
-    )
+def _committed(evaluator: Evaluator, waiting: deque[Proposal], history: History) -> Cost:
+    epochs = 0.0
+    for proposal in waiting:
+        earlier = None if proposal.continues is None else history.trial(proposal.continues)
+        before = None if earlier is None else earlier.proposal.fidelity
+        epochs += planned_epochs(evaluator, proposal.fidelity, before)
+    return Cost(trials=len(waiting), epochs=epochs)
+
+
+def _drop_checkpoints(strategy: Strategy, history: History) -> None:
+    if history.checkpoints:
+        kept = strategy.continuable() if isinstance(strategy, HasContinuable) else ()
+        history.checkpoints.keep(kept)
 
 
 def header(

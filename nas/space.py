@@ -8,14 +8,14 @@ stand-alone network. So a space of one's own gets all of it for nothing.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
-
 from nas.architecture import Architecture, Choice, Scalar
 from nas.errors import InvalidArchitecture, UnsupportedRequest, nearest
+from nas.independent import independent
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,6 +78,14 @@ class HasSize(Protocol):
     """A space that knows how many architectures it has without listing them."""
 
     def size(self) -> int: ...
+
+
+@runtime_checkable
+class HasState(Protocol):
+    """A space that says what of a prefix matters: a table shares what it learns by that."""
+
+    def state(self, prefix: Mapping[str, Scalar]) -> tuple[Scalar, ...]:
+        """Equal states have the same next choice and the same legal options."""
 
 
 # ---------------------------------------------------------------- spaces made of choices alone
@@ -160,61 +168,120 @@ def _labels(space: SearchSpace) -> list[str]:
     return [choice.label for choice in space.choices]
 
 
+class DrawsIntegers(Protocol):
+    """What sampling draws from: ``numpy.random.Generator``, or ``nas.draws.Draws``."""
+
+    def integers(self, high: int, /) -> Any:
+        """A whole number from 0 to ``high`` - 1, each as likely."""
+
+
 def _complete(
-    space: SearchSpace,
-    wanted: Mapping[str, Scalar],
-    rng: np.random.Generator,
-    made: dict[str, Scalar] | None = None,
+    space: SearchSpace, wanted: Mapping[str, Scalar], rng: DrawsIntegers, made: dict[str, Scalar]
 ) -> Architecture:
-    """Follows ``wanted`` where it is legal and draws the rest."""
-    made = dict(made or {})
+    """Follows ``wanted`` after the picks made, where it is legal, and draws the rest."""
     while (step := space.legal(made)) is not None:
         choice, options = step
         if choice.label in wanted and wanted[choice.label] in options:
             made[choice.label] = wanted[choice.label]
         else:
             made[choice.label] = options[int(rng.integers(len(options)))]
-    return Architecture(space.name, tuple(made.items()))
+    return Architecture.of_legal(space.name, tuple(made.items()))
 
 
-def sample(space: SearchSpace, rng: np.random.Generator) -> Architecture:
+def sample(space: SearchSpace, rng: DrawsIntegers) -> Architecture:
     """A random architecture: at every step a uniform draw from the legal options.
 
     Uniform over architectures where no choice depends on another; elsewhere it is uniform over
     decisions, so that shallow branches are not drowned by the many ways of filling deep ones.
     """
-    return _complete(space, {}, rng)
+    if grid := independent(space):
+        return Architecture.of_legal(
+            space.name, tuple([column[int(rng.integers(len(column)))] for column in grid.columns])
+        )
+    return _complete(space, {}, rng, {})
 
 
-def mutate(space: SearchSpace, arch: Architecture, rng: np.random.Generator) -> Architecture:
+def mutate(space: SearchSpace, arch: Architecture, rng: DrawsIntegers) -> Architecture:
     """A copy in which one choice, drawn uniformly, takes another option, drawn uniformly.
 
     Picks after it stay where they are still legal; choices that it opens are drawn. The result
     always differs from ``arch``; raises ``UnsupportedRequest`` if nothing can differ.
     """
-    points: list[tuple[dict[str, Scalar], Choice, list[Scalar]]] = []
+    grid = independent(space)
+    if grid and grid.open and grid.holds(arch):
+        place = grid.open[int(rng.integers(len(grid.open)))]
+        picks = list(arch.picks)
+        picks[place] = grid.another(place, picks[place], rng)
+        return Architecture.of_legal(space.name, tuple(picks))
+    points: list[tuple[int, Choice, list[Scalar]]] = []
     made: dict[str, Scalar] = {}
+    held = arch.as_dict()
     while (step := space.legal(made)) is not None:
         choice, options = step
-        others = [option for option in options if option != arch[choice.label]]
+        option = held[choice.label]
+        others = [other for other in options if other != option]
         if others:
-            points.append((dict(made), choice, others))
-        made[choice.label] = arch[choice.label]
+            points.append((len(made), choice, others))
+        made[choice.label] = option
     if not points:
         raise UnsupportedRequest(f"{space.name!r} has one architecture: nothing can be mutated")
-    before, choice, others = points[int(rng.integers(len(points)))]
+    place, choice, others = points[int(rng.integers(len(points)))]
+    before = dict(itertools.islice(made.items(), place))
     before[choice.label] = others[int(rng.integers(len(others)))]
-    return _complete(space, arch.as_dict(), rng, before)
+    return _complete(space, held, rng, before)
+
+
+def perturb(
+    space: SearchSpace, arch: Architecture, rate: float, rng: DrawsIntegers
+) -> Architecture:
+    """A copy in which every choice, with probability ``rate``, takes another option.
+
+    What genetic algorithms call mutation at a rate; with 1/number of choices one changes on
+    average, and often none. Picks after a change stay where they are still legal; choices that
+    it opens are drawn.
+    """
+    below = round(rate * _COIN)
+    grid = independent(space)
+    if grid and grid.holds(arch):
+        picks = list(arch.picks)
+        for place in grid.open:
+            if rng.integers(_COIN) < below:
+                picks[place] = grid.another(place, picks[place], rng)
+        return Architecture.of_legal(space.name, tuple(picks))
+    made: dict[str, Scalar] = {}
+    held = arch.as_dict()
+    while (step := space.legal(made)) is not None:
+        choice, options = step
+        label = choice.label
+        if label not in held or held[label] not in options:
+            made[label] = options[int(rng.integers(len(options)))]
+            continue
+        made[label] = held[label]
+        if len(options) > 1 and rng.integers(_COIN) < below:
+            others = [other for other in options if other != held[label]]
+            made[label] = others[int(rng.integers(len(others)))]
+    return Architecture.of_legal(space.name, tuple(made.items()))
+
+
+_COIN = 1 << 24
+"""Probabilities are compared in steps of its inverse."""
 
 
 def crossover(
-    space: SearchSpace, first: Architecture, second: Architecture, rng: np.random.Generator
+    space: SearchSpace, first: Architecture, second: Architecture, rng: DrawsIntegers
 ) -> Architecture:
     """Uniform crossover: each pick from one of the parents, by a fair coin.
 
     A pick that is not legal after those before it is taken from the other parent, and drawn
     where neither has a legal one.
     """
+    grid = independent(space)
+    if grid and len(grid.columns) <= 32 and grid.holds(first) and grid.holds(second):
+        coins = int(rng.integers(1 << len(grid.columns)))
+        pairs = enumerate(zip(first.picks, second.picks, strict=True))
+        return Architecture.of_legal(
+            space.name, tuple([pair[coins >> place & 1] for place, pair in pairs])
+        )
     parents = (first.as_dict(), second.as_dict())
     made: dict[str, Scalar] = {}
     while (step := space.legal(made)) is not None:
@@ -226,7 +293,7 @@ def crossover(
                 break
         else:
             made[choice.label] = options[int(rng.integers(len(options)))]
-    return Architecture(space.name, tuple(made.items()))
+    return Architecture.of_legal(space.name, tuple(made.items()))
 
 
 def neighbours(space: SearchSpace, arch: Architecture) -> Iterator[Architecture]:
@@ -236,6 +303,11 @@ def neighbours(space: SearchSpace, arch: Architecture) -> Iterator[Architecture]
     So the relation is symmetric, also where a change opens or closes other choices: what it
     opens takes every option (which can be many: take as many as you need).
     """
+    grid = independent(space)
+    if grid and grid.holds(arch):
+        for picks in grid.one_change_away(arch.picks):
+            yield Architecture.of_legal(space.name, picks)
+        return
     yield from _walk(space, {}, arch.as_dict())
 
 
@@ -249,7 +321,7 @@ def _walk(
     step = space.legal(made)
     if step is None:
         if origin is None or differs:
-            yield Architecture(space.name, tuple(made.items()))
+            yield Architecture.of_legal(space.name, tuple(made.items()))
         return
     choice, options = step
     for option in options:

@@ -22,6 +22,7 @@ from nas.architecture import Architecture
 from nas.data import Data, Images, Item, check_fits, load_item
 from nas.errors import ConfigError, DataError, nearest
 from nas.space import SearchSpace, network
+from nas.training_state import TrainingState, restore, state_of
 from nas.trial import NotFinite
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -126,8 +127,60 @@ def train(
         NotFinite: the loss is NaN or infinite; the message names the epoch.
         DataError: an item cannot be loaded, or there are fewer than two.
     """
+    return train_until(
+        network,
+        dataset,
+        recipe,
+        epochs,
+        seed,
+        crop_padding=crop_padding,
+        flip=flip,
+        resolution=resolution,
+        device=device,
+        threads=threads,
+        on_epoch=on_epoch,
+    ).curve
+
+
+def train_until(
+    network: nn.Module,
+    dataset: Dataset[Item],
+    recipe: Recipe,
+    epochs: int,
+    seed: int,
+    *,
+    schedule_epochs: int | None = None,
+    start: TrainingState | None = None,
+    crop_padding: int = 0,
+    flip: bool = False,
+    resolution: int | None = None,
+    device: Device = "cpu",
+    threads: int = 1,
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> TrainingState:
+    """``train`` for the first epochs of a longer schedule, from its start or from where it stood.
+
+    On a CPU, training to epoch 1 and from there to epoch 3 gives to the bit what training to
+    epoch 3 at once gives, given the same ``schedule_epochs`` and everything else.
+
+    Args:
+        epochs: where it ends, counted from the very start.
+        schedule_epochs: how many the learning rate's schedule has; by default it ends with
+            ``epochs``.
+        start: where it was left; ``seed`` plays no part any more then.
+
+    Raises:
+        ConfigError: the epochs are out of the schedule, or not behind those of ``start``.
+    """
+    whole = epochs if schedule_epochs is None else schedule_epochs
+    done = 0 if start is None else start.epochs
     if epochs < 1:
         raise ConfigError(f"epochs must be at least 1, got {epochs}")
+    if not done < epochs <= whole:
+        raise ConfigError(
+            f"epochs must be above the {done} trained and at most the {whole} of the schedule, "
+            f"got {epochs}"
+        )
     length = len(dataset)  # type: ignore[arg-type]  # torch leaves __len__ to the subclass
     if length < 2:
         raise DataError(f"there must be two examples at least to train on, got {length}")
@@ -143,7 +196,10 @@ def train(
     batches = math.ceil(length / recipe.batch_size)
     curve: list[float] = []
     with reproducible(seed, threads):
-        for epoch in range(epochs):
+        if start is not None:
+            curve += start.curve
+            restore(start, network, optimizer, place)
+        for epoch in range(done, epochs):
             total = torch.zeros((), device=place)
             # Parts of equal size rather than a short last one: a batch of one has no statistics.
             for index, chosen in enumerate(torch.randperm(length).tensor_split(batches)):
@@ -152,7 +208,7 @@ def train(
                 if recipe.augment:
                     images = augmented(images, crop_padding, flip)
                 for group in optimizer.param_groups:
-                    group["lr"] = recipe.rate(epoch * batches + index, epochs * batches)
+                    group["lr"] = recipe.rate(epoch * batches + index, whole * batches)
                 optimizer.zero_grad()
                 loss = training_loss(network(images), labels.to(place), recipe)
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -165,7 +221,7 @@ def train(
                 raise NotFinite(f"the training loss is {curve[-1]} in epoch {epoch + 1}")
             if on_epoch is not None:
                 on_epoch(epoch + 1, curve[-1])
-    return curve
+        return state_of(network, optimizer, place, curve)
 
 
 def training_loss(

@@ -11,6 +11,9 @@ from nas.architecture import Architecture
 from nas.budget import Cost
 from nas.errors import ConfigError, NasError
 
+CHECKPOINT = "checkpoint"
+"""The artifact that a trial's training is taken up from; deleted once nothing may do that."""
+
 FailureCause = Literal["exception", "timeout", "memory", "not finite", "worker died"]
 
 
@@ -49,6 +52,8 @@ class Proposal:
         parent: the trial whose architecture this one was made from.
         spent: compute the strategy itself used to find this proposal.
         notes: what the strategy has to say of it, as JSON values; they become the trial's.
+        continues: the measured trial, of the same architecture and seed, whose training this one
+            takes up where it ended; ``fidelity.epochs`` counts from the very start all the same.
     """
 
     number: int
@@ -58,6 +63,13 @@ class Proposal:
     parent: int | None = None
     spent: Cost = Cost()
     notes: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    continues: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.continues is not None and not 0 <= self.continues < self.number:
+            raise ConfigError(
+                f"proposal {self.number} continues trial {self.continues}, expected one before it"
+            )
 
 
 @dataclass(frozen=True, slots=True)

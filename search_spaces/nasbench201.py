@@ -7,7 +7,7 @@ ICLR 2020. 15,625 architectures; the cell is stacked ``cells`` times in each of 
 What differs from the paper: any input size and class count; an average pool in the residual
 blocks rounds odd sizes up, as the convolution beside it does. A cell's ``none`` edges are left
 out of the network; operations that lead nowhere stay, because the benchmark's parameter and MAC
-counts include them (``canonical`` takes them away).
+counts include them (``canonical`` takes them away). And fewer operations, where wanted.
 
 Two foldings of the 15,625 cells:
 
@@ -73,11 +73,14 @@ class Cell(nn.Module):
 class NasBench201:
     """NAS-Bench-201: cells of 4 nodes and 6 edges with 5 operations; 15,625 architectures.
 
+    Fewer operations are a space of their own: ``nasbench201:none,skip_connect,nor_conv_3x3/v1``.
+
     Args:
         channels: of the first stage; the later ones have twice and four times as many.
         cells: in each of the three stages.
         classes: of the classifier.
         input: the shape of one image, (channels, height, width).
+        operations: what an edge may be: two at least of ``OPERATIONS``, in their order.
 
     The defaults are the benchmark's own network for CIFAR-10.
     """
@@ -86,10 +89,13 @@ class NasBench201:
     cells: int = 5
     classes: int = 10
     input: tuple[int, ...] = (3, 32, 32)
+    operations: tuple[str, ...] = OPERATIONS
 
     name = "nasbench201/v1"
     paper = "Dong & Yang, NAS-Bench-201, ICLR 2020"
     choices = tuple(Choice(f"{source}->{target}", OPERATIONS) for source, target in EDGES)
+    graph_operations = OPERATIONS
+    longest_path = NODES - 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input", check_input(self.input, "nasbench201"))
@@ -102,12 +108,19 @@ class NasBench201:
                 raise ConfigError(
                     f"nasbench201: {argument} must be at least 1, got {getattr(self, argument)}"
                 )
+        operations = _checked_operations(self.operations)
+        object.__setattr__(self, "operations", operations)
+        if operations != OPERATIONS:
+            choices = tuple(Choice(choice.label, operations) for choice in self.choices)
+            object.__setattr__(self, "name", f"nasbench201:{','.join(operations)}/v1")
+            object.__setattr__(self, "choices", choices)
+            object.__setattr__(self, "graph_operations", operations)
 
     def legal(self, prefix: Mapping[str, Scalar]) -> Legal | None:
         return next_choice(self.choices, prefix)
 
     def size(self) -> int:
-        return int(len(OPERATIONS) ** len(EDGES))
+        return int(len(self.operations) ** len(EDGES))
 
     def slots(self, arch: Architecture) -> Mapping[str, str]:
         return {label: str(option) for label, option in arch.picks}
@@ -117,7 +130,8 @@ class NasBench201:
 
         Convolutions correspond one to one, but for those that do not matter: see the module.
         """
-        return _architecture(_representatives()[tuple(_operations(arch))])
+        forms = _representatives(self.operations)
+        return self._architecture(forms[tuple(_operations(arch))])
 
     def adapt(self, network: nn.Module) -> None:
         """The benchmark's search network: in cells no norm has scale and shift."""
@@ -132,7 +146,7 @@ class NasBench201:
             if stage:
                 stages.append(builder.part(_reduction, c))
                 c = 2 * c
-            stages.extend(builder.part(_cell, c) for _ in range(self.cells))
+            stages.extend(builder.part(_cell, c, self.operations) for _ in range(self.cells))
         return nn.Sequential(
             builder.part(_stem, self.input[0], self.channels),
             nn.Sequential(*stages),
@@ -189,13 +203,13 @@ class NasBench201:
                     raise InvalidArchitecture(
                         f"node {target}: expected 'operation~{source}', got {edge!r}"
                     )
-                if match.group(1) not in OPERATIONS:
+                if match.group(1) not in self.operations:
                     raise InvalidArchitecture(
                         f"node {target}: no operation {match.group(1)!r}: "
-                        f"{nearest(match.group(1), OPERATIONS)}"
+                        f"{nearest(match.group(1), self.operations)}"
                     )
                 operations.append(match.group(1))
-        return _architecture(operations)
+        return self._architecture(operations)
 
     def format(self, arch: Architecture) -> str:
         """Writes what ``parse`` reads."""
@@ -209,8 +223,24 @@ class NasBench201:
         """The cell with its operations as vertices: each edge of the cell is a vertex here."""
         return {"cell": graph_of_edges(dict(zip(EDGES, _operations(arch), strict=True)))}
 
-    graph_operations = OPERATIONS
-    longest_path = NODES - 1
+    def _architecture(self, operations: Sequence[str]) -> Architecture:
+        labels = [choice.label for choice in self.choices]
+        return Architecture(self.name, tuple(zip(labels, operations, strict=True)))
+
+
+def _checked_operations(value: Sequence[str]) -> tuple[str, ...]:
+    for operation in value:
+        if operation not in OPERATIONS:
+            raise ConfigError(
+                f"nasbench201: no operation {operation!r}: {nearest(operation, OPERATIONS)}"
+            )
+    operations = tuple(operation for operation in OPERATIONS if operation in value)
+    if tuple(value) != operations or len(operations) < 2:
+        raise ConfigError(
+            "nasbench201: operations must be two at least, each once, in the order "
+            f"{', '.join(OPERATIONS)}; got {value!r}"
+        )
+    return operations
 
 
 def _stem(builder: Builder, c_in: int, c_out: int) -> nn.Module:
@@ -229,8 +259,8 @@ def _reduction(builder: Builder, c: int) -> nn.Module:
     return ResidualReduction(c_in=c, c_out=2 * c)
 
 
-def _cell(builder: Builder, c: int) -> Cell:
-    options: dict[str, Factory | None] = {
+def _cell(builder: Builder, c: int, operations: Sequence[str]) -> Cell:
+    factories: dict[str, Factory | None] = {
         "none": None,
         "skip_connect": nn.Identity,
         "nor_conv_1x1": functools.partial(ReLUConvBN, c_in=c, c_out=c, kernel_size=1),
@@ -239,6 +269,7 @@ def _cell(builder: Builder, c: int) -> Cell:
             nn.AvgPool2d, 3, stride=1, padding=1, count_include_pad=False
         ),
     }
+    options = {operation: factories[operation] for operation in operations}
     edges = nn.ModuleDict()
     for source, target in EDGES:
         operation = builder.edge(f"{source}->{target}", options)
@@ -249,11 +280,6 @@ def _cell(builder: Builder, c: int) -> Cell:
 
 def _operations(arch: Architecture) -> list[str]:
     return [str(option) for _, option in arch.picks]
-
-
-def _architecture(operations: Sequence[str]) -> Architecture:
-    labels = [choice.label for choice in NasBench201.choices]
-    return Architecture(NasBench201.name, tuple(zip(labels, operations, strict=True)))
 
 
 # ------------------------------------------------------------------------------ equal cells
@@ -284,11 +310,11 @@ _Form = tuple[tuple[int, ...], tuple[tuple[tuple[tuple[int, int], int], ...], ..
 
 
 @functools.cache
-def _representatives() -> Mapping[tuple[str, ...], Sequence[str]]:
+def _representatives(options: tuple[str, ...]) -> Mapping[tuple[str, ...], Sequence[str]]:
     first: dict[_Form, Sequence[str]] = {}
     return {
         operations: first.setdefault(_form(operations), operations)
-        for operations in itertools.product(OPERATIONS, repeat=len(EDGES))
+        for operations in itertools.product(options, repeat=len(EDGES))
     }
 
 

@@ -120,6 +120,10 @@ class Pnas:
         """The architecture itself: its sides are in order already."""
         return arch
 
+    def smallest(self) -> Pnas:
+        """The same space with one block: where a search that grows cells begins."""
+        return dataclasses.replace(self, blocks=1)
+
     def extend(self, arch: Architecture) -> tuple[Pnas, Iterator[Architecture]]:
         """The space of one block more, and every way to add a block to this cell.
 

@@ -33,7 +33,7 @@ from nas.supernet.training import PathSettings, PathTraining
 from nas.training import Device, fetch, reproducible
 from nas.trial import Proposal, Trial
 from strategies.epochs import propose
-from strategies.policy import Policy, PolicySettings
+from strategies.policy import Policy, PolicySettings, load_moments, moments
 
 SHARED = PathSettings(
     epochs=150,
@@ -199,15 +199,10 @@ class EnasSearch:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the following epochs depend on."""
-        names: dict[torch.Tensor, str] = {p: name for name, p in self.policy.named_parameters()}
-        moments = {
-            names[parameter]: {key: value.detach().clone() for key, value in entry.items()}
-            for parameter, entry in self.optimiser.state.items()
-        }
         return {
             "training": self.training.state_dict(),
             "policy": {k: v.detach().clone() for k, v in self.policy.state_dict().items()},
-            "moments": moments,
+            "moments": moments(self.policy, self.optimiser),
             "baseline": self.baseline,
             "rewards": list(self.rewards),
         }
@@ -215,11 +210,7 @@ class EnasSearch:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.training.load_state_dict(state["training"])
         self.policy.load_state_dict(state["policy"])
-        parameters = dict(self.policy.named_parameters())
-        self.optimiser.state.clear()
-        for name, entry in state["moments"].items():
-            moments = {key: value.detach().clone() for key, value in entry.items()}
-            self.optimiser.state[parameters[name]] = moments
+        load_moments(self.policy, self.optimiser, state["moments"])
         self.baseline = float(state["baseline"])
         self.rewards = [float(reward) for reward in state["rewards"]]
 

@@ -5,6 +5,9 @@ al., "Efficient Neural Architecture Search via Parameter Sharing" (ENAS), ICML 2
 the embedding of the previous pick and a linear layer gives the logits of the next. Every space
 whose choices are ordered (``space.legal``) has one; what is not legal has probability zero.
 
+Architectures are drawn and judged many at a time, each step of all of them together; those that
+are at different choices in the same step meet in the LSTM and part at the logits.
+
 What differs from the papers: every choice has a layer of logits and embeddings of its own, also
 one that picks an earlier state, for which they use attention over the states.
 """
@@ -12,16 +15,19 @@ one that picks an earlier state, for which they use attention over the states.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
-from nas.architecture import Architecture, Choice, Scalar
-from nas.errors import ConfigError, InvalidArchitecture
-from nas.space import SearchSpace, validate
+from nas.architecture import Architecture, Choice
+from nas.errors import ConfigError
+from nas.space import SearchSpace
+from strategies.prefixes import Prefixes
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,8 @@ class PolicySettings:
     Logits become ``bound · tanh(logits / temperature)``, which keeps a policy from settling early.
 
     Attributes:
-        hidden: units of the LSTM.
+        hidden: units of the LSTM, in each of its layers.
+        layers: of the LSTM.
         temperature: what logits are divided by; the ENAS paper has 5 on language modelling.
         tanh_constant: the bound; ``None`` for none. The authors' script has 1.10 for the micro
             space and 1.5 for the macro space.
@@ -41,14 +48,16 @@ class PolicySettings:
     """
 
     hidden: int = 100
+    layers: int = 1
     temperature: float = 1.0
     tanh_constant: float | None = 1.10
     op_tanh_reduce: float = 2.5
     scale: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.hidden < 1:
-            raise ConfigError(f"policy: hidden must be at least 1, got {self.hidden}")
+        for name in ("hidden", "layers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"policy: {name} must be at least 1, got {getattr(self, name)}")
         for name in ("temperature", "tanh_constant", "op_tanh_reduce", "scale"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -76,8 +85,22 @@ class Decision:
     entropy: torch.Tensor
 
 
-Pick = Callable[[Choice, Sequence[Scalar], torch.Tensor], int]
-"""The position among the legal options, of their log-probabilities."""
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """Architectures and what the policy thinks of each: what ``Decision`` has, as tensors (N)."""
+
+    archs: tuple[Architecture, ...]
+    log_probs: torch.Tensor
+    entropies: torch.Tensor
+
+    def __getitem__(self, index: int) -> Decision:
+        return Decision(self.archs[index], self.log_probs[index], self.entropies[index])
+
+
+Columns = npt.NDArray[np.intp]
+Pick = Callable[[Sequence[int], int, npt.NDArray[np.float64]], Columns]
+"""Which rows are going on, at which step, and their options' probabilities, (rows, options) with
+0 for what is not legal; gives the place of the option that each takes."""
 
 
 class Policy(nn.Module):
@@ -90,12 +113,13 @@ class Policy(nn.Module):
         super().__init__()
         self.space = space
         self.settings = settings
+        self._prefixes = Prefixes(space)
         sizes = [len(choice.options) for choice in space.choices]
-        starts = np.cumsum([1, *sizes]).tolist()
-        self._first = dict(zip((c.label for c in space.choices), starts[:-1], strict=True))
-        self._position = {choice.label: index for index, choice in enumerate(space.choices)}
-        self.tokens = nn.Embedding(starts[-1], settings.hidden)  # the first is the beginning's
-        self.lstm = nn.LSTMCell(settings.hidden, settings.hidden)
+        self._first = np.cumsum([1, *sizes])[:-1]  # the token before is the beginning's
+        self.tokens = nn.Embedding(1 + sum(sizes), settings.hidden)
+        self.cells = nn.ModuleList(
+            nn.LSTMCell(settings.hidden, settings.hidden) for _ in range(settings.layers)
+        )
         self.heads = nn.ModuleList(nn.Linear(settings.hidden, size) for size in sizes)
         with torch.no_grad():
             for parameter in self.parameters():
@@ -103,18 +127,24 @@ class Policy(nn.Module):
 
     def sample(self, rng: np.random.Generator) -> Decision:
         """An architecture drawn from the policy."""
+        return self.sample_many([rng])[0]
 
-        def draw(choice: Choice, options: Sequence[Scalar], log_probs: torch.Tensor) -> int:
-            shares = np.cumsum(log_probs.detach().double().exp().numpy())
-            drawn = int(np.searchsorted(shares / shares[-1], rng.random(), side="right"))
-            return min(drawn, len(options) - 1)
+    def sample_many(self, rngs: Sequence[np.random.Generator]) -> Decisions:
+        """Architectures drawn from the policy, each by a generator of its own."""
 
-        return self._walk(draw)
+        def draw(rows: Sequence[int], step: int, shares: npt.NDArray[np.float64]) -> Columns:
+            drawn = np.array([rngs[row].random() for row in rows])
+            below = np.cumsum(shares, axis=1)
+            # The last is 1 exactly and what is drawn lies below 1: no place is past the legal.
+            columns: Columns = np.sum(below / below[:, -1:] <= drawn[:, None], axis=1)
+            return columns
+
+        return self._walk(len(rngs), draw)
 
     def likeliest(self) -> Architecture:
         """The architecture of the likeliest option at every step; the first of equals."""
         with torch.no_grad():
-            return self._walk(lambda choice, options, log_probs: int(log_probs.argmax())).arch
+            return self._walk(1, lambda rows, step, shares: shares.argmax(axis=1)).archs[0]
 
     def of(self, arch: Architecture) -> Decision:
         """What the policy thinks of a given architecture.
@@ -122,38 +152,104 @@ class Policy(nn.Module):
         Raises:
             InvalidArchitecture: it is none of the space.
         """
-        validate(self.space, arch)
-        picks = arch.as_dict()
+        return self.of_many([arch])[0]
 
-        def given(choice: Choice, options: Sequence[Scalar], log_probs: torch.Tensor) -> int:
-            return list(options).index(picks[choice.label])
+    def of_many(self, archs: Sequence[Architecture]) -> Decisions:
+        """What the policy thinks of given architectures.
 
-        return self._walk(given)
+        Raises:
+            InvalidArchitecture: one is none of the space.
+        """
+        columns = [self._prefixes.columns(arch) for arch in archs]
+        return self._walk(
+            len(archs), lambda rows, step, shares: np.array([columns[row][step] for row in rows])
+        )
 
-    def _walk(self, pick: Pick) -> Decision:
-        made: dict[str, Scalar] = {}
-        zeros = self.lstm.weight_hh.new_zeros(1, self.settings.hidden)
-        state = zeros, zeros
-        token = 0
-        log_prob, entropy = zeros.new_zeros(()), zeros.new_zeros(())
-        while (step := self.space.legal(made)) is not None:
-            choice, options = step
-            if choice.label not in self._position:
-                raise InvalidArchitecture(
-                    f"{self.space.name!r}: legal gives {choice.label!r}, which is none of its "
-                    "choices"
-                )
-            positions = [choice.index(option) for option in options]
-            state = self.lstm(self.tokens.weight[token][None], state)
-            logits = self.heads[self._position[choice.label]](state[0])[0, positions]
-            logits = logits / self.settings.temperature
-            bound = self.settings.bound(choice)
+    def _walk(self, count: int, pick: Pick) -> Decisions:
+        """So many architectures, made together by ``pick``."""
+        prefixes = [self._prefixes.root()] * count
+        log_probs = self.tokens.weight.new_zeros(count)
+        entropies = log_probs
+        rows = list(range(count))
+        zeros = self.tokens.weight.new_zeros(count, self.settings.hidden)
+        states = [(zeros, zeros)] * self.settings.layers
+        tokens = np.zeros(count, dtype=np.intp)
+        step = 0
+        while True:
+            alive = [place for place, row in enumerate(rows) if prefixes[row].choice is not None]
+            if not alive:
+                break
+            if len(alive) < len(rows):
+                rows = [rows[place] for place in alive]
+                kept = torch.tensor(alive, device=zeros.device)
+                states = [(hidden[kept], cell[kept]) for hidden, cell in states]
+                tokens = tokens[alive]
+            states = self._advance(tokens, states)
+            positions = np.array([prefixes[row].position for row in rows])
+            legal = np.stack([prefixes[row].legal for row in rows])
+            logs = self._logits(states[-1][0], positions, legal).log_softmax(1)
+            shares = logs.exp()
+            columns = pick(rows, step, shares.detach().double().cpu().numpy())
+            taken = torch.from_numpy(columns).to(zeros.device)
+            place = torch.tensor(rows, device=zeros.device)
+            log_probs = log_probs.index_add(0, place, logs.gather(1, taken[:, None])[:, 0])
+            # What is not legal is 0 · -∞ here: nothing, also to the gradient.
+            finite = logs.masked_fill(shares == 0, 0.0)
+            entropies = entropies.index_add(0, place, -(shares * finite).sum(1))
+            tokens = self._first[positions] + columns
+            for row, column in zip(rows, columns.tolist(), strict=True):
+                prefixes[row] = self._prefixes.after(prefixes[row], column)
+            step += 1
+        archs = (Architecture(self.space.name, tuple(p.made.items())) for p in prefixes)
+        return Decisions(tuple(archs), log_probs, entropies)
+
+    def _advance(
+        self, tokens: Columns, states: Sequence[tuple[torch.Tensor, torch.Tensor]]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The states of the LSTM's layers after one more token a row."""
+        value = self.tokens(torch.from_numpy(tokens).to(self.tokens.weight.device))
+        after = []
+        for cell, state in zip(self.cells, states, strict=True):
+            after.append(cell(value, state))
+            value = after[-1][0]
+        return after
+
+    def _logits(
+        self, hidden: torch.Tensor, positions: Columns, legal: npt.NDArray[np.bool_]
+    ) -> torch.Tensor:
+        """Of each row, those of its own choice; -∞ for what is not legal."""
+        parts, order = [], []
+        for position in np.unique(positions):
+            places = np.flatnonzero(positions == position)
+            order.append(places)
+            mine = hidden if len(places) == len(positions) else hidden[torch.from_numpy(places)]
+            logits = self.heads[position](mine) / self.settings.temperature
+            bound = self.settings.bound(self.space.choices[position])
             if bound is not None:
                 logits = bound * torch.tanh(logits)
-            log_probs = logits.log_softmax(0)
-            taken = pick(choice, options, log_probs)
-            log_prob = log_prob + log_probs[taken]
-            entropy = entropy - (log_probs.exp() * log_probs).sum()
-            made[choice.label] = options[taken]
-            token = self._first[choice.label] + positions[taken]
-        return Decision(Architecture(self.space.name, tuple(made.items())), log_prob, entropy)
+            parts.append(nn.functional.pad(logits, (0, legal.shape[1] - logits.shape[1])))
+        joined = parts[0]
+        if len(parts) > 1:
+            back = np.argsort(np.concatenate(order))
+            joined = torch.cat(parts)[torch.from_numpy(back)]
+        return joined.masked_fill(~torch.from_numpy(legal).to(joined.device), -math.inf)
+
+
+def moments(policy: Policy, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """What an optimiser remembers of a policy's parameters, by their names: plain."""
+    names: dict[torch.Tensor, str] = {p: name for name, p in policy.named_parameters()}
+    return {
+        names[parameter]: {key: value.detach().clone() for key, value in entry.items()}
+        for parameter, entry in optimiser.state.items()
+    }
+
+
+def load_moments(
+    policy: Policy, optimiser: torch.optim.Optimizer, state: Mapping[str, Any]
+) -> None:
+    """Gives an optimiser what ``moments`` wrote."""
+    parameters = dict(policy.named_parameters())
+    optimiser.state.clear()
+    for name, entry in state.items():
+        copied = {key: value.detach().clone() for key, value in entry.items()}
+        optimiser.state[parameters[name]] = copied

@@ -11,7 +11,7 @@ from typing import Any
 from nas.errors import ConfigError
 from nas.objective import Objective, check_objectives
 from nas.space import SearchSpace, enumerate_architectures, sample
-from nas.strategy import proposal_rng, proposal_seed
+from nas.strategy import proposal_draws, proposal_seed
 from nas.trial import Proposal, Trial
 
 
@@ -36,9 +36,9 @@ class RandomSearch:
     def ask(self, n: int) -> Sequence[Proposal]:
         proposals: list[Proposal] = []
         while len(proposals) < n:
-            rng = proposal_rng(self.seed, self._number)
+            draws = proposal_draws(self.seed, self._number)
             for _ in range(self._DRAWS):
-                arch = sample(self.space, rng)
+                arch = sample(self.space, draws)
                 digest = self.space.canonical(arch).digest()
                 if digest not in self._seen:
                     break
@@ -50,7 +50,7 @@ class RandomSearch:
                         left.setdefault(digest, candidate)
                 if not left:
                     break
-                digest = list(left)[int(rng.integers(len(left)))]
+                digest = list(left)[draws.integers(len(left))]
                 arch = left[digest]
             self._seen.add(digest)
             proposals.append(

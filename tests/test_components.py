@@ -65,6 +65,7 @@ def test_built_ins_are_described_by_their_registered_names():
         "cells": 5,
         "classes": 10,
         "input": [3, 32, 32],
+        "operations": ["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"],
     }
     assert describe(FlatSpace())["name"] == "nas.testing.toys:FlatSpace"
     assert describe(digits()) == {"name": "digits"}

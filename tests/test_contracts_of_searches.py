@@ -285,7 +285,7 @@ class Swaps(Serial):
 
 class Raises(Serial):
     def next(self):
-        (evaluator, proposal), self._waiting = self._waiting, None
+        (evaluator, proposal, _), self._waiting = self._waiting, None
         outcome = evaluator.evaluate(proposal)
         return super().next() if outcome is None else outcome
 
@@ -300,8 +300,8 @@ class Endless(Serial):
     def free(self):
         return 1
 
-    def submit(self, evaluator, proposal):
-        self._waiting = (evaluator, proposal)
+    def submit(self, evaluator, proposal, earlier=None):
+        self._waiting = (evaluator, proposal, earlier)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,26 @@ def test_configurations_of_weight_sharing_run(index, tmp_path):
     assert (tmp_path / "run" / "supernet.safetensors").exists() == bool(index)
 
 
-def test_every_strategy_that_trains_a_supernet_is_in_the_table():
-    table = set(re.findall(r"^\| `(\w+)` \|", WEIGHT_SHARING, flags=re.MULTILINE))
-    others = {"random", "regularized_evolution"}
-    assert table == set(registry.names("strategies")) - others
+STRATEGIES = (ROOT / "docs" / "strategies.md").read_text()
+CONFIGURATIONS = re.findall(r"```yaml\n(.*?)```", STRATEGIES, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("text", CONFIGURATIONS, ids=["limit", "asha", "table"])
+def test_configurations_of_strategies_run(text):
+    changed = re.sub(r"epochs: \d+", "epochs: 1", text).replace("channels: 8", "channels: 2")
+    changed = re.sub(r"budget: .*", "budget: {trials: 4}", changed)
+    changed = changed.replace("max_epochs: 1", "max_epochs: 3")
+    changed = changed.replace("schedule_epochs: 1", "schedule_epochs: 3")
+    run = build(yaml.safe_load(changed))
+    trials = list(search(run.strategy, run.evaluator, run.executor, run.budget, History()))
+    assert sum(isinstance(trial.outcome, Measured) for trial in trials) >= 4
+
+
+def test_every_strategy_is_in_a_table():
+    def named(text):
+        rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", text, flags=re.MULTILINE)
+        return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+
+    sharing, black_box = named(WEIGHT_SHARING), named(STRATEGIES)
+    assert not sharing & black_box
+    assert sharing | black_box == set(registry.names("strategies"))

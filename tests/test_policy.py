@@ -11,12 +11,15 @@ import pytest
 import torch
 from small_spaces import SMALL
 
+from nas.architecture import Architecture
 from nas.errors import ConfigError, InvalidArchitecture
 from nas.space import enumerate_architectures, sample, validate
 from nas.testing.toys import FlatSpace, NestedSpace
 from nas.training import reproducible
+from search_spaces.metaqnn import MetaQnn
 from search_spaces.nasbench201 import NasBench201
 from strategies.policy import Policy, PolicySettings
+from strategies.prefixes import Prefixes
 
 SHARP = PolicySettings(hidden=12, tanh_constant=None, scale=1.5)
 
@@ -50,10 +53,10 @@ def test_samples_have_the_probabilities_that_they_say():
     space, made = NestedSpace(), policy(NestedSpace())
     rng = np.random.default_rng(0)
     with torch.no_grad():
-        probabilities = {
-            arch: float(made.of(arch).log_prob.exp()) for arch in enumerate_architectures(space)
-        }
-        drawn = Counter(made.sample(rng).arch for _ in range(3000))
+        archs = list(enumerate_architectures(space))
+        shares = made.of_many(archs).log_probs.exp().tolist()
+        probabilities = dict(zip(archs, shares, strict=True))
+        drawn = Counter(made.sample_many([rng] * 3000).archs)
     likely = {arch: p for arch, p in probabilities.items() if 3000 * p >= 5}
     assert 5 < len(likely) < len(probabilities)
     statistic = sum((drawn[a] - 3000 * p) ** 2 / (3000 * p) for a, p in likely.items())
@@ -89,6 +92,99 @@ def test_every_space_has_a_policy(name):
         validate(space, made.likeliest())
 
 
+SPACES = [NasBench201(), MetaQnn(), NestedSpace(), SMALL["mnasnet"]()]
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("space", SPACES, ids=["nasbench201", "metaqnn", "nested", "mnasnet"])
+def test_many_together_are_what_each_is_by_itself(space, layers):
+    made = policy(space, dataclasses.replace(SHARP, layers=layers))
+    generators = [[np.random.default_rng([5, row]) for row in range(12)] for _ in range(2)]
+    together = made.sample_many(generators[0])
+    alone = [made.sample(rng) for rng in generators[1]]
+    assert list(together.archs) == [decision.arch for decision in alone]
+    again = made.of_many(together.archs)
+    assert again.archs == together.archs
+    assert len({len(arch.picks) for arch in together.archs}) > 1 or space.name != "metaqnn/v1"
+    for what, many in (("log_prob", "log_probs"), ("entropy", "entropies")):
+        each = torch.stack([getattr(decision, what) for decision in alone])
+        for whole in (together, again):
+            torch.testing.assert_close(getattr(whole, many), each, rtol=1e-6, atol=1e-5)
+    made.double()  # to the sixth digit and beyond, where rounding is out of the way
+    with torch.no_grad():
+        exact = made.of_many(together.archs)
+        for index, arch in enumerate(together.archs):
+            decision = made.of(arch)
+            assert abs(float(exact.log_probs[index] - decision.log_prob)) < 1e-6
+            assert abs(float(exact.entropies[index] - decision.entropy)) < 1e-6
+
+
+@pytest.mark.parametrize("space", SPACES[1:3], ids=["metaqnn", "nested"])
+def test_gradients_together_are_the_sum_of_each(space):
+    made = policy(space, dataclasses.replace(SHARP, hidden=5, tanh_constant=2.0)).double()
+    rng = np.random.default_rng(3)
+    archs = [sample(space, rng) for _ in range(6)]
+    parameters = list(made.parameters())
+    whole = made.of_many(archs)
+    together = torch.autograd.grad(
+        (whole.log_probs + whole.entropies).sum(), parameters, materialize_grads=True
+    )
+    total = [torch.zeros_like(parameter) for parameter in parameters]
+    for arch in archs:
+        one = made.of(arch)
+        parts = torch.autograd.grad(one.log_prob + one.entropy, parameters, materialize_grads=True)
+        total = [t + part for t, part in zip(total, parts, strict=True)]
+    for one, other in zip(together, total, strict=True):
+        assert torch.isfinite(one).all()
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+
+
+def test_none_at_all_is_none():
+    assert policy(NestedSpace()).sample_many([]).archs == ()
+
+
+def test_what_is_legal_is_asked_once_and_forgotten_in_time():
+    asked = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Counting(NestedSpace):
+        def legal(self, prefix):
+            asked.append(dict(prefix))
+            return NestedSpace.legal(self, prefix)
+
+    prefixes = Prefixes(Counting(), most=30)
+    arch = list(enumerate_architectures(NestedSpace()))[-1]
+    columns = prefixes.columns(arch)
+    first = len(asked)
+    assert columns == [2, 1, 2, 1, 1]
+    assert prefixes.columns(arch) == columns
+    assert len(asked) == first == 6
+    for other in enumerate_architectures(NestedSpace()):
+        prefixes.columns(other)
+    assert prefixes.root().made == {}
+    before = len(asked)
+    assert prefixes.columns(arch) == columns  # forgotten, and asked again
+    assert len(asked) > before
+
+
+@pytest.mark.parametrize(
+    ("picks", "named"),
+    [
+        ({"depth": 1, "width0": 2}, "no pick for 'activation'"),
+        ({"depth": 1, "width0": 2, "width1": 2, "activation": "relu"}, "not active"),
+        ({"depth": 1, "width0": 3, "activation": "relu"}, "3 is not an option of 'width0'"),
+        ({"width0": 2, "depth": 1, "activation": "relu"}, "not in the order"),
+        ({"depth": 1, "width0": 2, "activation": "relu", "more": 1}, "no choice 'more'"),
+    ],
+)
+def test_what_is_no_architecture_of_the_space_is_refused(picks, named):
+    made = policy(NestedSpace())
+    with pytest.raises(InvalidArchitecture, match=named):
+        made.of_many([Architecture("nested/v1", tuple(picks.items()))])
+    with pytest.raises(InvalidArchitecture, match="flat/v1"):
+        made.of(sample(FlatSpace(), np.random.default_rng(0)))
+
+
 def test_what_is_not_legal_has_no_probability():
     @dataclasses.dataclass(frozen=True)
     class Descending(FlatSpace):
@@ -104,7 +200,7 @@ def test_what_is_not_legal_has_no_probability():
     made = policy(space)
     rng = np.random.default_rng(1)
     with torch.no_grad():
-        archs = [made.sample(rng).arch for _ in range(300)]
+        archs = made.sample_many([rng] * 300).archs
     assert {arch["kernel"] for arch in archs if arch["width"] < 4} == {1}
     assert {arch["kernel"] for arch in archs if arch["width"] >= 4} == {1, 3}
     legal = list(enumerate_architectures(space))
@@ -165,14 +261,15 @@ def test_reinforce_finds_the_best_of_a_table():
     baseline = 0.5
     for _ in range(150):
         optimiser.zero_grad()
-        for _ in range(4):
-            decision = made.sample(rng)
-            reward = values[decision.arch]
-            baseline += 0.1 * (reward - baseline)
-            (-decision.log_prob * (reward - baseline)).backward()
+        decisions = made.sample_many([rng] * 4)
+        gains = []
+        for arch in decisions.archs:
+            baseline += 0.1 * (values[arch] - baseline)
+            gains.append(values[arch] - baseline)
+        (-(decisions.log_probs * torch.tensor(gains, dtype=torch.float32)).sum()).backward()
         optimiser.step()
     with torch.no_grad():
-        mean = np.mean([values[made.sample(rng).arch] for _ in range(100)])
+        mean = np.mean([values[arch] for arch in made.sample_many([rng] * 100).archs])
     assert mean > np.quantile(list(values.values()), 0.9)
 
 
@@ -197,6 +294,7 @@ def test_bounds_are_smaller_for_operations_than_for_numbers():
     ("argument", "value"),
     [
         ("hidden", 0),
+        ("layers", 0),
         ("temperature", 0.0),
         ("tanh_constant", -1.0),
         ("op_tanh_reduce", 0.0),

@@ -7,11 +7,11 @@ import sys
 import warnings
 from typing import Any
 
-from nas.cli import deliver, rank, runs, spaces
+from nas.cli import bench, deliver, mirror, rank, runs, spaces
 from nas.cli.common import app, err_console
 from nas.errors import NasError
 
-__all__ = ["app", "deliver", "main", "rank", "runs", "spaces"]
+__all__ = ["app", "bench", "deliver", "main", "mirror", "rank", "runs", "spaces"]
 
 
 def settings_spread(arguments: list[str]) -> list[str]:

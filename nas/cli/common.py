@@ -51,11 +51,12 @@ def open_history(folder: Path) -> History:
 def known(history: History) -> tuple[SearchSpace, list[Objective]]:
     from nas.components import objective_from
     from nas.config import space_from_header
+    from nas.history import objectives_of
 
     header: dict[str, Any] = history.header or {}
     objectives = [
         objective_from(document, f"objectives[{index}]")
-        for index, document in enumerate(header["strategy"]["objectives"])
+        for index, document in enumerate(objectives_of(header))
     ]
     return space_from_header(header), objectives
 

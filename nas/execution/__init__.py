@@ -27,7 +27,10 @@ class Executor(Protocol):
     @property
     def committed(self) -> Cost: ...
 
-    def submit(self, evaluator: Evaluator, proposal: Proposal) -> None: ...
+    def submit(
+        self, evaluator: Evaluator, proposal: Proposal, earlier: Trial | None = None
+    ) -> None:
+        """Starts a proposal; ``earlier`` is the trial that it continues, with its artifacts."""
 
     def next(self) -> Trial:
         """Waits for the next trial to end, in whatever order they do. Never raises for one."""

@@ -18,7 +18,7 @@ from types import FrameType
 
 from nas.budget import Cost
 from nas.errors import ConfigError, UnsupportedRequest, nearest
-from nas.evaluator import Evaluator
+from nas.evaluator import Evaluator, HasContinuation, planned_epochs
 from nas.trial import (
     Failed,
     FailureCause,
@@ -61,6 +61,7 @@ def check_enforceable(time_limit_s: float | None, memory_bytes: int | None) -> N
 def run_trial(
     evaluator: Evaluator,
     proposal: Proposal,
+    earlier: Trial | None = None,
     *,
     time_limit_s: float | None = None,
     memory_bytes: int | None = None,
@@ -68,6 +69,7 @@ def run_trial(
     """Evaluates a proposal in this process; raises only ``KeyboardInterrupt``, for no trial's sake.
 
     Args:
+        earlier: the trial it continues, with its artifacts.
         time_limit_s: the evaluation is interrupted after so long, where Python code runs (a
             single call into C is let finish first). Main thread only.
         memory_bytes: how much more memory than now the process may take meanwhile (Linux);
@@ -81,7 +83,7 @@ def run_trial(
     outcome: Outcome
     try:
         with _time_limit(time_limit_s), _memory_limit(memory_bytes):
-            outcome = _evaluate(evaluator, proposal)
+            outcome = _evaluate(evaluator, proposal, earlier)
         outcome = _checked(evaluator, outcome)
     except TimeLimitReached as error:
         outcome = Failed("timeout", f"took longer than {time_limit_s:g} s", _trace(error))
@@ -90,7 +92,13 @@ def run_trial(
     except BaseException as error:  # SystemExit too: an evaluator does not end the search
         outcome = Failed(_cause(error), _message(error), _trace(error))
     seconds = time.perf_counter() - start
-    return finish(proposal, outcome, seconds, evaluator.planned_epochs(proposal.fidelity))
+    return finish(proposal, outcome, seconds, planned(evaluator, proposal, earlier))
+
+
+def planned(evaluator: Evaluator, proposal: Proposal, earlier: Trial | None) -> float:
+    """The epochs a trial commits of the budget."""
+    before = None if earlier is None else earlier.proposal.fidelity
+    return planned_epochs(evaluator, proposal.fidelity, before)
 
 
 def finish(proposal: Proposal, outcome: Outcome, seconds: float, epochs: float) -> Trial:
@@ -102,7 +110,7 @@ def finish(proposal: Proposal, outcome: Outcome, seconds: float, epochs: float) 
 
     Args:
         seconds: what the clock says.
-        epochs: what the proposal asked for.
+        epochs: what the trial was to train.
     """
     own = Cost(epochs=epochs) if isinstance(outcome, Failed) else outcome.cost
     trials = 0 if isinstance(outcome, Infeasible) and own.epochs == 0 else 1
@@ -110,8 +118,10 @@ def finish(proposal: Proposal, outcome: Outcome, seconds: float, epochs: float) 
     return Trial(proposal, outcome, cost + proposal.spent)
 
 
-def _evaluate(evaluator: Evaluator, proposal: Proposal) -> Outcome:
+def _evaluate(evaluator: Evaluator, proposal: Proposal, earlier: Trial | None) -> Outcome:
     # A frame of its own: the time limit strikes inside it and nowhere else.
+    if earlier is not None and isinstance(evaluator, HasContinuation):
+        return evaluator.evaluate_from(proposal, earlier)
     return evaluator.evaluate(proposal)
 
 

@@ -40,7 +40,7 @@ from ray.exceptions import (
 from nas.budget import Cost
 from nas.errors import ConfigError, UnsupportedRequest
 from nas.evaluator import Evaluator
-from nas.execution.guard import check_limits, finish, run_trial
+from nas.execution.guard import check_limits, finish, planned, run_trial
 from nas.trial import Failed, Proposal, Trial
 
 # Linux gives the whole of 127/8 to the loopback device. Ray takes 127.0.0.1 for "this machine"
@@ -135,16 +135,21 @@ class RayExecutor:
 
     # -------------------------------------------------------------------------- the loop
 
-    def submit(self, evaluator: Evaluator, proposal: Proposal) -> None:
+    def submit(
+        self, evaluator: Evaluator, proposal: Proposal, earlier: Trial | None = None
+    ) -> None:
         """Starts a trial, or queues it where the cluster is busy.
+
+        The driver keeps the trial it continues until it ends: an attempt whose worker died is
+        followed by one from the same checkpoint.
 
         Raises:
             UnsupportedRequest: nothing is free, or the evaluator cannot be pickled.
         """
         if self.free == 0:
             raise UnsupportedRequest(f"all {self._places} places of this executor are taken")
-        epochs = evaluator.planned_epochs(proposal.fidelity)
-        self._launch(_Running(self._store(evaluator), proposal, epochs))
+        epochs = planned(evaluator, proposal, earlier)
+        self._launch(_Running(self._store(evaluator), proposal, earlier, epochs))
 
     def next(self) -> Trial:
         if self.idle:
@@ -176,6 +181,7 @@ class RayExecutor:
             # In a list, because Ray replaces bare references by what they refer to.
             [running.evaluator],
             running.proposal,
+            running.earlier,
             running.epochs,
             max(1, int(self.cpus)),
             self.memory_bytes,
@@ -288,6 +294,7 @@ class _Running:
 
     Attributes:
         evaluator: the reference to it.
+        earlier: the trial it continues, with its artifacts.
         started: when the present attempt did, if it has.
         before: seconds that attempts before it ran.
         overdue: its time is up, and Ray was told to end it.
@@ -295,6 +302,7 @@ class _Running:
 
     evaluator: Any
     proposal: Proposal
+    earlier: Trial | None
     epochs: float
     attempts: int = 0
     started: float | None = None
@@ -390,6 +398,7 @@ def _line(error: BaseException) -> str:
 def _run(
     evaluator: list[Any],
     proposal: Proposal,
+    earlier: Trial | None,
     epochs: float,
     threads: int,
     memory_bytes: int | None,
@@ -408,7 +417,7 @@ def _run(
     if "torch" in sys.modules:  # since an earlier trial, which may have had other threads
         sys.modules["torch"].set_num_threads(threads)
     yield None
-    yield run_trial(loaded, proposal, memory_bytes=memory_bytes)
+    yield run_trial(loaded, proposal, earlier, memory_bytes=memory_bytes)
 
 
 @functools.lru_cache(maxsize=1)

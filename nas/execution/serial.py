@@ -5,7 +5,7 @@ from __future__ import annotations
 from nas.budget import Cost
 from nas.errors import UnsupportedRequest
 from nas.evaluator import Evaluator
-from nas.execution.guard import check_enforceable, check_limits, run_trial
+from nas.execution.guard import check_enforceable, check_limits, planned, run_trial
 from nas.trial import Proposal, Trial
 
 
@@ -24,7 +24,7 @@ class Serial:
         check_limits(time_limit_s, memory_bytes)
         self.time_limit_s = time_limit_s
         self.memory_bytes = memory_bytes
-        self._waiting: tuple[Evaluator, Proposal] | None = None
+        self._waiting: tuple[Evaluator, Proposal, Trial | None] | None = None
 
     @property
     def free(self) -> int:
@@ -38,23 +38,25 @@ class Serial:
     def committed(self) -> Cost:
         if self._waiting is None:
             return Cost()
-        evaluator, proposal = self._waiting
-        return Cost(trials=1, epochs=evaluator.planned_epochs(proposal.fidelity))
+        return Cost(trials=1, epochs=planned(*self._waiting))
 
-    def submit(self, evaluator: Evaluator, proposal: Proposal) -> None:
+    def submit(
+        self, evaluator: Evaluator, proposal: Proposal, earlier: Trial | None = None
+    ) -> None:
         if self._waiting is not None:
             raise UnsupportedRequest("the serial executor runs one trial at a time")
         check_enforceable(self.time_limit_s, self.memory_bytes)
-        self._waiting = (evaluator, proposal)
+        self._waiting = (evaluator, proposal, earlier)
 
     def next(self) -> Trial:
         if self._waiting is None:
             raise UnsupportedRequest("nothing was submitted")
-        evaluator, proposal = self._waiting
+        evaluator, proposal, earlier = self._waiting
         try:
             return run_trial(
                 evaluator,
                 proposal,
+                earlier,
                 time_limit_s=self.time_limit_s,
                 memory_bytes=self.memory_bytes,
             )

@@ -17,12 +17,13 @@ import pytest
 import torch
 
 from nas.architecture import Architecture
+from nas.budget import Cost
 from nas.components import create, describe
 from nas.errors import NasError
-from nas.evaluator import Evaluator, HasPreview
+from nas.evaluator import Evaluator, HasContinuation, HasPreview, planned_epochs
 from nas.space import SearchSpace
 from nas.testing.toys import toy_proposals
-from nas.trial import Fidelity, Infeasible, Measured, Proposal
+from nas.trial import Fidelity, Infeasible, Measured, Proposal, Trial
 
 
 class EvaluatorContract(ABC):
@@ -103,6 +104,22 @@ class EvaluatorContract(ABC):
             for name, value in preview.items():
                 if name in outcome.values:
                     self._assert_close(value, outcome.values[name])
+
+    def test_a_continued_trial_measures_what_one_at_once_does(self) -> None:
+        evaluator = self.evaluator()
+        if not isinstance(evaluator, HasContinuation):
+            pytest.skip("it continues no trial")
+        short, long = Fidelity(epochs=1), Fidelity(epochs=3)
+        for proposal in self.proposals()[:1]:
+            first = replace(proposal, number=0, fidelity=short)
+            second = replace(proposal, number=1, fidelity=long, continues=0)
+            outcome = evaluator.evaluate(first)
+            whole = evaluator.evaluate(replace(second, continues=None))
+            continued = evaluator.evaluate_from(second, Trial(first, outcome, Cost(trials=1)))
+            self._assert_same(continued, whole)
+            planned = planned_epochs(evaluator, long, short)
+            assert continued.cost.epochs <= planned + 1e-9
+            assert planned <= evaluator.planned_epochs(long)
 
     def test_refuses_an_architecture_of_another_space(self) -> None:
         proposal = self.proposals()[0]

@@ -15,7 +15,14 @@ from nas.history import History
 from nas.objective import maximize
 from nas.search import search
 from nas.testing.compare import first_difference
-from nas.testing.toys import FlatSpace, Misbehaves, ToyEvaluator, Uniform, toy_proposals
+from nas.testing.toys import (
+    Continues,
+    FlatSpace,
+    Misbehaves,
+    ToyEvaluator,
+    Uniform,
+    toy_proposals,
+)
 from nas.trial import Failed, Fidelity, Infeasible, Measured, Proposal, Trial
 
 
@@ -102,6 +109,23 @@ class ExecutorContract(ABC):
         assert cost.trials == 1
         assert cost.seconds > 90
         assert cost.epochs == 7.0
+
+    def test_hands_on_the_trial_that_is_continued(self, executor: Executor) -> None:
+        arch = toy_proposals(FlatSpace(), 1)[0].arch
+        first = Proposal(0, arch, fidelity=Fidelity(epochs=2))
+        executor.submit(Continues(), first)
+        trial = executor.next()
+        assert trial.values == {"score": 2.0}
+        second = Proposal(1, arch, fidelity=Fidelity(epochs=5), continues=0)
+        executor.submit(Continues(), second, trial)
+        assert executor.committed.epochs == 3.0
+        assert (again := executor.next()).proposal == second
+        assert again.values == {"score": 5.0}
+        assert again.cost.epochs == 3.0
+        # One that can continue nothing trains from the start, and is charged for it.
+        executor.submit(ToyEvaluator(FlatSpace()), second, trial)
+        assert executor.committed.epochs == 5.0
+        assert executor.next().cost.epochs == 5.0
 
     # --------------------------------------------------------------------------- failures
 

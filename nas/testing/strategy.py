@@ -26,7 +26,7 @@ from nas.journal import proposal_from_document
 from nas.objective import Objective, maximize, minimize
 from nas.search import search
 from nas.space import SearchSpace, validate
-from nas.strategy import Strategy
+from nas.strategy import HasContinuable, Strategy
 from nas.testing.compare import first_difference
 from nas.testing.driving import drive, judge
 from nas.testing.process import in_another_process
@@ -63,12 +63,19 @@ class StrategyContract(ABC):
 
     def test_proposals_are_numbered_and_legal(self) -> None:
         for strategy in self._strategies():
+            made: list[Proposal] = []
             for position, document in enumerate(drive(strategy, self.trials, judge(strategy))):
                 proposal = proposal_from_document(json.loads(json.dumps(document)))
                 assert proposal.number == position
                 validate(strategy.space, proposal.arch)
                 assert 0 <= proposal.seed < 2**31
                 assert proposal.parent is None or 0 <= proposal.parent < position
+                made.append(proposal)
+                if proposal.continues is not None:
+                    assert isinstance(strategy, HasContinuable)
+                    earlier = made[proposal.continues]
+                    assert (proposal.arch, proposal.seed) == (earlier.arch, earlier.seed)
+                    assert (proposal.fidelity.epochs or 0) > (earlier.fidelity.epochs or 0)
 
     def test_asking_for_none_gives_none_and_changes_nothing(self) -> None:
         for strategy in self._strategies():
@@ -80,7 +87,7 @@ class StrategyContract(ABC):
     def test_an_empty_answer_changes_nothing(self) -> None:
         for strategy in self._strategies():
             flying: list[Proposal] = []
-            for _ in range(10 * self.trials):
+            for _ in range(4 * self.trials):
                 before = copy.deepcopy(strategy.state_dict())
                 proposals = list(strategy.ask(3))
                 if not proposals:

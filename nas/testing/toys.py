@@ -15,7 +15,7 @@ from nas.errors import ConfigError, nearest
 from nas.objective import Metric, Objective, check_objectives
 from nas.space import Legal, SearchSpace, count_choices, next_choice, sample, validate
 from nas.strategy import proposal_rng, proposal_seed
-from nas.trial import Fidelity, Infeasible, Measured, Proposal, Trial
+from nas.trial import CHECKPOINT, Fidelity, Infeasible, Measured, Proposal, Trial
 
 if TYPE_CHECKING:
     from torch import nn
@@ -151,6 +151,32 @@ def toy_values(space: SearchSpace, arch: Architecture) -> dict[str, float]:
     cost = 1.0 + sum(by_label[label].index(option) for label, option in arch.picks)
     noise = int(space.canonical(arch).digest()[:8], 16) / 2**32
     return {"score": cost + 2.0 * noise, "cost": cost}
+
+
+@dataclass(frozen=True)
+class Continues:
+    """Measures how many epochs were trained in all, going on from an earlier trial's checkpoint."""
+
+    metrics = (Metric("score", "1", "maximize"),)
+
+    def evaluate(self, proposal: Proposal) -> Measured | Infeasible:
+        return self._trained(proposal, 0)
+
+    def evaluate_from(self, proposal: Proposal, earlier: Trial) -> Measured | Infeasible:
+        outcome = earlier.outcome
+        kept = outcome.artifacts.get(CHECKPOINT) if isinstance(outcome, Measured) else None
+        return self._trained(proposal, int(kept or 0))
+
+    def planned_epochs(self, fidelity: Fidelity) -> float:
+        return float(fidelity.epochs or 1)
+
+    def _trained(self, proposal: Proposal, done: int) -> Measured:
+        epochs = int(self.planned_epochs(proposal.fidelity))
+        return Measured(
+            {"score": float(epochs)},
+            Cost(epochs=epochs - done),
+            artifacts={CHECKPOINT: str(epochs).encode()},
+        )
 
 
 MISCHIEF = ("raises", "nan", "memory", "infeasible", "sleeps")

@@ -1,0 +1,73 @@
+"""What a configuration file says of a table that is to be made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from nas.components import create
+from nas.data import Data
+from nas.errors import ConfigError, nearest
+from nas.space import SearchSpace
+from nas.tables.making import Part, timing, training
+
+
+class TableConfig(pydantic.BaseModel):
+    """What the file holds; components are a registered name, or a mapping with ``name``.
+
+    Attributes:
+        training: arguments of ``nas.tables.making.LearningCurves``.
+        runs: how often each architecture is trained; the seeds count on from ``seed``.
+        latency: arguments of ``nas.tables.making.Latency``, and ``rounds``.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    space: str | dict[str, Any]
+    data: str | dict[str, Any]
+    training: dict[str, Any] = pydantic.Field(default_factory=dict)
+    runs: int = pydantic.Field(default=3, ge=1)
+    seed: int = pydantic.Field(default=0, ge=0)
+    latency: dict[str, Any] = pydantic.Field(default_factory=dict)
+    executor: str | dict[str, Any] = "serial"
+
+
+def parts(document: Mapping[str, Any], folder: Path) -> tuple[Part, Part]:
+    """The trainings and the timings that a configuration asks for.
+
+    Raises:
+        ConfigError: an unknown key or name (the nearest valid one is named), a value of the
+            wrong type or out of range.
+        DataError: the data cannot be read or do not fit the space.
+    """
+    config = _checked(document)
+    data: Data = create("datasets", config.data, "data")
+    shape = {"input": data.input, "classes": data.classes}
+    space: SearchSpace = create("spaces", config.space, "space", shape)
+    given = {"space": space, "data": data}
+    making = "nas.tables.making"
+    rounds = {key: value for key, value in config.latency.items() if key == "rounds"}
+    runs = {key: value for key, value in config.latency.items() if key != "rounds"}
+    curves = create(
+        "evaluators", {**config.training, "name": f"{making}:LearningCurves"}, "training", given
+    )
+    latency = create("evaluators", {**runs, "name": f"{making}:Latency"}, "latency", given)
+    return training(folder, curves, config.runs, config.seed), timing(folder, latency, **rounds)
+
+
+def _checked(document: Mapping[str, Any]) -> TableConfig:
+    known = list(TableConfig.model_fields)
+    for key in document:
+        if key not in known:
+            raise ConfigError(f"unknown key {key!r}: {nearest(key, known)}")
+    try:
+        return TableConfig.model_validate(dict(document))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = str(first["loc"][0])
+        if first["type"] == "missing":
+            raise ConfigError(f"{place!r} is missing from the configuration") from error
+        raise ConfigError(f"{place}: {first['msg']}, got {first['input']!r}") from error

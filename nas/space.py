@@ -74,6 +74,18 @@ class HasTextForm(Protocol):
 
 
 @runtime_checkable
+class HasMembers(Protocol):
+    """A space whose smaller siblings' architectures are networks too: cells of fewer blocks, say.
+
+    They are no part of it (``sample`` and ``enumerate_architectures`` give none), but what takes
+    an architecture of the space takes one of them.
+    """
+
+    def member(self, arch: Architecture) -> SearchSpace:
+        """The sibling that an architecture is of; the space itself where it is of none."""
+
+
+@runtime_checkable
 class HasSize(Protocol):
     """A space that knows how many architectures it has without listing them."""
 
@@ -127,11 +139,20 @@ def count_choices(choices: Sequence[Choice]) -> int:
 
 
 def validate(space: SearchSpace, arch: Architecture) -> None:
-    """Raises ``InvalidArchitecture`` unless the picks are complete, legal and in order."""
+    """Raises ``InvalidArchitecture`` unless the picks are complete, legal and in order.
+
+    Those of a smaller sibling are, where the space has such (``HasMembers``).
+    """
+    space = member(space, arch)
     if arch.space != space.name:
         raise InvalidArchitecture(f"an architecture of {arch.space!r} given to {space.name!r}")
     if from_picks(space, arch.as_dict()).picks != arch.picks:
         raise InvalidArchitecture(f"the picks are not in the order of {space.name!r}: {arch.picks}")
+
+
+def member(space: SearchSpace, arch: Architecture) -> SearchSpace:
+    """The space that describes an architecture's network: a sibling, or the space itself."""
+    return space.member(arch) if isinstance(space, HasMembers) else space
 
 
 def from_picks(space: SearchSpace, picks: Mapping[str, Scalar]) -> Architecture:
@@ -397,6 +418,7 @@ def network(space: SearchSpace, arch: Architecture) -> nn.Module:
     from nas.builder import FixedBuilder
 
     validate(space, arch)
+    space = member(space, arch)
     return space.build(FixedBuilder(space, arch))
 
 

@@ -22,7 +22,7 @@ from torch import nn
 from nas.architecture import Architecture, Choice, Scalar
 from nas.builder import Builder
 from nas.encoding import CellGraph
-from nas.errors import ConfigError
+from nas.errors import ConfigError, InvalidArchitecture
 from nas.points import Point
 from nas.space import Legal, validate
 from search_spaces.cell_network import Place, Stem, assemble, check_arguments
@@ -124,17 +124,28 @@ class Pnas:
         """The same space with one block: where a search that grows cells begins."""
         return dataclasses.replace(self, blocks=1)
 
+    def member(self, arch: Architecture) -> Pnas:
+        """The space of as many blocks as this cell has, where those are fewer."""
+        blocks, rest = divmod(len(arch.picks), len(self.choices) // self.blocks)
+        fewer = not rest and 1 <= blocks < self.blocks
+        return dataclasses.replace(self, blocks=blocks) if fewer else self
+
     def extend(self, arch: Architecture) -> tuple[Pnas, Iterator[Architecture]]:
         """The space of one block more, and every way to add a block to this cell.
 
         Raises ``InvalidArchitecture`` unless ``arch`` is one of this space.
         """
+        if self.member(arch) is not self:
+            raise InvalidArchitecture(
+                f"pnas: a cell of {self.member(arch).blocks} blocks, where one of {self.blocks} is "
+                f"to grow: {arch}"
+            )
         validate(self, arch)
         larger = dataclasses.replace(self, blocks=self.blocks + 1)
         return larger, _completions(larger, arch.as_dict())
 
     def slots(self, arch: Architecture) -> Mapping[str, str]:
-        return cell_slots(CELL, cell_pairs(arch, CELL, self.blocks), self.projected)
+        return cell_slots(CELL, cell_pairs(arch, CELL, self.member(arch).blocks), self.projected)
 
     def discretize(self, weights: Mapping[str, Sequence[float]]) -> Architecture:
         """For each side of each block the strongest edge and its strongest operation.
@@ -162,12 +173,12 @@ class Pnas:
         return Architecture(self.name, tuple(picks.items()))
 
     def format(self, arch: Architecture) -> str:
-        """Writes what ``parse`` reads."""
-        return write_cells(arch, (CELL,), self.blocks)
+        """Writes what ``parse`` reads, of the space of as many blocks."""
+        return write_cells(arch, (CELL,), self.member(arch).blocks)
 
     def graphs(self, arch: Architecture) -> Mapping[str, CellGraph]:
         """The cell with its operations as vertices, two a block."""
-        return {CELL: cell_graph(cell_pairs(arch, CELL, self.blocks))}
+        return {CELL: cell_graph(cell_pairs(arch, CELL, self.member(arch).blocks))}
 
     graph_operations = (SECOND_INPUT, *OPERATIONS)
 

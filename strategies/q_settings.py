@@ -89,8 +89,8 @@ BLOCKQNN = QSettings(
 """The published schedule of 178 iterations of 64 models, and rewards on every step.
 
 The weights μ and ρ depend on the unit of the accuracy and on how early the training was stopped,
-and could not be looked up; here they are 0, which leaves the accuracy as it is: set ``flops_weight`` and
-``density_weight``. Q-values begin at 0, so that what was tried is above what was not, however many
+and could not be looked up; here they are 0, which leaves the accuracy as it is: set
+``flops_weight`` and ``density_weight``. Q-values begin at 0, so that what was tried is above what was not, however many
 steps its reward is spread over. Draws from memory are MetaQNN's: the paper's 64 after every 64
 models are too few for a search of some hundred.
 """

@@ -17,6 +17,8 @@ from cell_spaces import (
     published_cost,
 )
 
+from nas.architecture import Architecture
+from nas.cost import architecture_cost
 from nas.errors import ConfigError, InvalidArchitecture
 from nas.points import published
 from nas.space import count, enumerate_architectures, network, parse, sample, validate
@@ -220,3 +222,19 @@ def test_exported_networks_run_alone(tmp_path):
 def test_sizes_are_refused():
     with pytest.raises(ConfigError, match="pnas: blocks must be at least 1, got 0"):
         Pnas(blocks=0)
+
+
+def test_a_cell_of_fewer_blocks_is_trained_and_counted_like_any_other():
+    space = Pnas(channels=4, cells=3)
+    smaller = space.smallest()
+    arch = next(enumerate_architectures(smaller))
+    validate(space, arch)
+    assert architecture_cost(space, arch) == architecture_cost(smaller, arch)
+    x = torch.randn(2, 3, 32, 32)
+    torch.manual_seed(0)
+    one = network(space, arch).eval()(x)
+    torch.manual_seed(0)
+    assert torch.equal(one, network(smaller, arch).eval()(x))
+    torn = Architecture(arch.space, arch.picks[:-1])
+    with pytest.raises(InvalidArchitecture, match="no pick"):
+        validate(space, torn)

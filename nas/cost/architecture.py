@@ -17,7 +17,7 @@ from nas.cost.counting import NetworkCost, count
 from nas.cost.reading import read
 from nas.cost.table import BatchCosts, SlotTable, trace_table
 from nas.errors import UnsupportedRequest
-from nas.space import SearchSpace, network, sample, validate
+from nas.space import SearchSpace, member, network, sample, validate
 
 _CHECKS = 6
 
@@ -36,6 +36,7 @@ def architecture_cost(space: SearchSpace, arch: Architecture) -> NetworkCost:
         UnsupportedRequest: as ``count``.
     """
     validate(space, arch)
+    space = member(space, arch)
     found: NetworkCost = (_remembered if _is_value(space) else _cost)(space, arch)
     return found
 
@@ -129,6 +130,7 @@ def parameters_and_macs(space: SearchSpace, arch: Architecture) -> tuple[int, in
     Raises:
         InvalidArchitecture: ``arch`` is not one of ``space``.
     """
+    space = member(space, arch)
     table = _table(space) if _is_value(space) else None
     if isinstance(table, SlotTable):
         validate(space, arch)

@@ -90,9 +90,9 @@ BLOCKQNN = QSettings(
 
 The weights μ and ρ depend on the unit of the accuracy and on how early the training was stopped,
 and could not be looked up; here they are 0, which leaves the accuracy as it is: set
-``flops_weight`` and ``density_weight``. Q-values begin at 0, so that what was tried is above what was not, however many
-steps its reward is spread over. Draws from memory are MetaQNN's: the paper's 64 after every 64
-models are too few for a search of some hundred.
+``flops_weight`` and ``density_weight``. Q-values begin at 0, so that what was tried is above what
+was not, however many steps its reward is spread over. Draws from memory are MetaQNN's: the paper's
+64 after every 64 models are too few for a search of some hundred.
 """
 
 

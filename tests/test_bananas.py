@@ -36,7 +36,9 @@ class TestBananasOfMutations(StrategyContract):
     trials = 18
 
     def strategy(self, space, objectives, seed):
-        return Bananas(space, objectives, seed, initial=3, whole=0, candidates=20)
+        return Bananas(
+            space, objectives, seed, several="hypervolume", initial=3, whole=0, candidates=20
+        )
 
 
 class TestBananasBySamplingOfAGaussianProcess(StrategyContract):
@@ -249,7 +251,8 @@ def test_finds_the_optimum_long_before_random_search(benchmark_data):
     assert np.mean(ours) < 0.5 * np.mean(random)
 
 
-def test_the_front_of_two_objectives_is_nearer_than_by_random_search():
+@pytest.mark.parametrize("several", ["tchebycheff", "hypervolume"])
+def test_the_front_of_two_objectives_is_nearer_than_by_random_search(several):
     space = NasBench201()
     archs = list(enumerate_architectures(space))
     rng = np.random.default_rng(0)
@@ -274,6 +277,12 @@ def test_the_front_of_two_objectives_is_nearer_than_by_random_search():
             tell(strategy, proposal, Measured(found))
         return 1 - hypervolume(np.array(made), reference) / whole
 
-    ours = [gap(Bananas(space, objectives, seed)) for seed in range(2)]
+    ours = [gap(Bananas(space, objectives, seed, several=several)) for seed in range(2)]
     random = [gap(RandomSearch(space, objectives, seed)) for seed in range(2)]
     assert np.mean(ours) < 0.3 * np.mean(random)
+
+
+def test_the_hypervolume_is_of_two_objectives():
+    three = (maximize("score"), minimize("cost"), minimize("macs"))
+    with pytest.raises(ConfigError, match="takes two objectives, got 3"):
+        Bananas(FlatSpace(), three, several="hypervolume")

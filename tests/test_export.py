@@ -19,7 +19,7 @@ from nas.errors import ExportError, InvalidArchitecture
 from nas.export import export, runner
 from nas.space import network, parse
 from search_spaces.chain import Chain
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201 import OPERATIONS, NasBench201
 
 FILES = {"model.py", "model.safetensors", "check.safetensors", "architecture.json"}
 SPACES = {
@@ -177,6 +177,7 @@ def test_architecture_json_says_what_the_network_is(written, arch):
             "cells": 1,
             "classes": 10,
             "input": [3, 8, 8],
+            "operations": list(OPERATIONS),
         },
         "text": SPACES["nasbench201"].format(arch),
         "digest": arch.digest(),

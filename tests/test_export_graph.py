@@ -23,7 +23,7 @@ from nas.errors import ExportError, InvalidArchitecture, UnsupportedRequest
 from nas.export import export_graph, graph
 from nas.export.folder import FILES
 from nas.space import format_architecture, network, parse, sample
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201 import OPERATIONS, NasBench201
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -123,6 +123,7 @@ def test_a_file_says_what_it_is(written: Path, name: str) -> None:
             "cells": 1,
             "classes": 10,
             "input": [3, 9, 9],
+            "operations": list(OPERATIONS),
         },
         "architecture": format_architecture(SPACE, ARCH),
         "digest": ARCH.digest(),

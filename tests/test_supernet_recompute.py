@@ -14,8 +14,6 @@ from nas.supernet.recompute import Recomputed
 from search_spaces.nasbench201 import NasBench201
 from strategies import darts
 
-SPACES = ("darts", "nasbench201")
-
 
 def pair(name, fast):
     space = SMALL[name]()
@@ -30,13 +28,14 @@ def pair(name, fast):
     return space, kept, again
 
 
-@pytest.mark.parametrize("fast", [False, True])
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize(
+    ("name", "fast"), [("darts", True), ("nasbench201", False), ("nasbench201", True)]
+)
 def test_gradients_and_statistics_are_those_of_kept_cells(name, fast):
     space, kept, again = pair(name, fast)
     assert any(isinstance(module, Recomputed) for module in again.modules())
     torch.manual_seed(1)
-    x = torch.randn(4, *space.input)
+    x = torch.randn(2, *space.input)
     raw = {label: torch.randn(len(o)) for label, o in kept.open_gates().items()}
     found = []
     for supernet in (kept, again):
@@ -62,8 +61,8 @@ def test_gradients_and_statistics_are_those_of_kept_cells(name, fast):
 
 
 def test_what_is_kept_for_the_backward_pass_is_less():
-    space, *supernets = pair("darts", fast=True)
-    x = torch.randn(4, *space.input)
+    space, *supernets = pair("nasbench201", fast=True)
+    x = torch.randn(2, *space.input)
     kept = []
     for supernet in supernets:
         stored = 0

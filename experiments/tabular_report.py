@@ -1,4 +1,4 @@
-"""The tables and curves of ``python experiments/tabular.py``, from what its searches found."""
+"""The tables and curves of ``tabular.py``, from what its searches found."""
 
 from __future__ import annotations
 

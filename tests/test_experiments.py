@@ -57,4 +57,17 @@ def test_the_cost_benchmark_measures(tmp_path: Path) -> None:
 def test_scripts_say_how_they_are_run(script: str) -> None:
     source = (EXPERIMENTS / script).read_text()
     compile(source, script, "exec")
-    assert f"python experiments/{script}" in source or script == "quickstart.py"
+    launched = "__main__" in source and script != "quickstart.py"
+    assert not launched or f"python experiments/{script}" in source
+
+
+def test_the_tabular_experiment_goes_on_where_it_was(tmp_path: Path) -> None:
+    arguments = ["--strategies", "random", "local_search", "nsga2", "--queries", "50"]
+    out = run("tabular.py", *arguments, "--seeds", "2", "--out", "run", cwd=tmp_path)
+    for title in ("query by query", "against simulated time", "test error and MACs"):
+        assert f"## digits: {title}" in out
+    assert "| local_search | 2 |" in out
+    blocks = {file: file.stat().st_mtime_ns for file in (tmp_path / "run").rglob("*.npz")}
+    assert len(blocks) == 8
+    assert run("tabular.py", *arguments, "--seeds", "2", "--out", "run", cwd=tmp_path) == out
+    assert {file: file.stat().st_mtime_ns for file in blocks} == blocks

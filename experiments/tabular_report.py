@@ -259,6 +259,8 @@ def draw(path: Path, curves: Curves, axes: tuple[str, str]) -> None:
     plot = figure.add_subplot()
     styles = ("-", "--", ":")
     for index, (name, (where, values)) in enumerate(curves.items()):
+        every = max(1, len(where) // 100)  # a hundred points show as much, in a smaller file
+        where, values = where[::every], values[:, ::every]
         finite = np.where(np.isfinite(values), values, np.nan)
         mean = np.nanmean(finite, axis=0)
         error = 1.96 * np.nanstd(finite, axis=0) / math.sqrt(len(values))

@@ -60,7 +60,7 @@ def write_report(
             section, curves, axes = honest(table, task, runs)
         else:
             section, curves, axes = regrets(table, task, runs, queries)
-        picture = f"{file.stem}_{task}.svg"
+        picture = f"{file.stem}_{task}.png"
         draw(file.with_name(picture), curves, axes)
         parts.append(f"{section}\n![{axes[1]} against {axes[0]}]({picture})\n")
     parts.append(
@@ -274,7 +274,7 @@ def draw(path: Path, curves: Curves, axes: tuple[str, str]) -> None:
         plot.set_ylim(bottom=0)
     plot.grid(alpha=0.3)
     plot.legend(fontsize="small", ncols=2)
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, dpi=110)
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

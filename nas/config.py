@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 import yaml
@@ -121,7 +121,7 @@ def build(document: Mapping[str, Any]) -> Run:
             wrong type or outside its range.
         DataError: the data cannot be read or do not fit the space.
     """
-    config = _checked(document)
+    config = checked(SearchConfig, document)
     data = None if config.data is None else create("datasets", config.data, "data")
     space = _space(config.space, data)
     objectives = check_objectives(
@@ -183,13 +183,17 @@ def _find(node: Any, key: str) -> Any:
     return None
 
 
-def _checked(document: Mapping[str, Any]) -> SearchConfig:
-    known = list(SearchConfig.model_fields)
+Model = TypeVar("Model", bound=pydantic.BaseModel)
+
+
+def checked(model: type[Model], document: Mapping[str, Any]) -> Model:
+    """A configuration as a model; ``ConfigError`` naming the key, and the nearest there is."""
+    known = list(model.model_fields)
     for key in document:
         if key not in known:
             raise ConfigError(f"unknown key {key!r}: {nearest(key, known)}")
     try:
-        return SearchConfig.model_validate(dict(document))
+        return model.model_validate(dict(document))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = str(first["loc"][0])

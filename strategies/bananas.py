@@ -28,7 +28,7 @@ import numpy as np
 from nas.architecture import Architecture
 from nas.errors import ConfigError, nearest
 from nas.objective import Objective, check_objectives
-from nas.pareto import hypervolume_improvement, non_dominated
+from nas.pareto import costs, hypervolume_improvement, non_dominated
 from nas.predictor import BayesianRidge, Inputs, Prediction
 from nas.predictor.inputs import BLOCKS, Rows
 from nas.predictor.protocol import Floats, Predictor
@@ -253,7 +253,7 @@ class Bananas:
             sign = 1.0 if objective.direction == "maximize" else -1.0
             measured.sort(key=lambda one: -sign * one[1][objective.metric])
             return [arch for arch, _ in measured[: self.parents]]
-        front = non_dominated(np.array([self._costs(values) for _, values in measured]))
+        front = non_dominated(np.array([costs(self.objectives, values) for _, values in measured]))
         return [arch for (arch, _), kept in zip(measured, front, strict=True) if kept]
 
     # ----------------------------------------------------------------------------- learning
@@ -372,16 +372,16 @@ class Bananas:
         return promise
 
     def _hypervolume(self, said: list[Prediction], pending: Sequence[Architecture]) -> Floats:
-        costs = [belief.costs(one) for belief, one in zip(self._beliefs, said, strict=True)]
+        expected = [belief.costs(one) for belief, one in zip(self._beliefs, said, strict=True)]
         front, reference = self._front()
         if pending:
             waiting = self._rows(pending)
             hoped = [belief.costs(belief.predict(waiting)).mean for belief in self._beliefs]
             front = np.concatenate([front, np.stack(hoped, axis=1)])
-        mean = np.stack([cost.mean for cost in costs], axis=1)
-        std = np.stack([cost.std for cost in costs], axis=1)
+        mean = np.stack([cost.mean for cost in expected], axis=1)
+        std = np.stack([cost.std for cost in expected], axis=1)
         worth: Floats = expected_hypervolume_improvement(mean, std, front, reference.tolist())
-        for objective, cost in zip(self.objectives, costs, strict=True):
+        for objective, cost in zip(self.objectives, expected, strict=True):
             if objective.limit is not None:
                 sign = -1.0 if objective.direction == "maximize" else 1.0
                 worth = worth * probability_below(cost.mean, cost.std, sign * objective.limit)
@@ -392,7 +392,9 @@ class Bananas:
 
     def _front(self) -> tuple[Floats, Floats]:
         """Costs of the best that was measured, and of the worst in each objective."""
-        points: Floats = np.array([self._costs(v) for _, v, counts in self._told if counts])
+        points: Floats = np.array(
+            [costs(self.objectives, v) for _, v, counts in self._told if counts]
+        )
         return points[non_dominated(points)], points.max(axis=0)
 
     def _tchebycheff(self, said: list[Prediction], rng: np.random.Generator) -> Floats:
@@ -407,12 +409,6 @@ class Bananas:
                 # A share is at most 1: what breaks a limit for sure comes after all that may not.
                 distance -= 2 * probability_below(one.mean, one.std, bound)
         return distance
-
-    def _costs(self, values: Mapping[str, float]) -> tuple[float, ...]:
-        return tuple(
-            -values[o.metric] if o.direction == "maximize" else values[o.metric]
-            for o in self.objectives
-        )
 
     # ------------------------------------------------------------------------------ telling
 

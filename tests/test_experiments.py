@@ -53,6 +53,11 @@ def test_the_cost_benchmark_measures(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "cost.json").read_text())
 
 
+@pytest.mark.parametrize("script", ["cost.py", "strategies.py", "supernet.py"])
+def test_benchmarks_start(tmp_path: Path, script: str) -> None:
+    assert "usage: " in run(f"benchmarks/{script}", "--help", cwd=tmp_path)
+
+
 @pytest.mark.parametrize("script", sorted(p.name for p in EXPERIMENTS.glob("*.py")))
 def test_scripts_say_how_they_are_run(script: str) -> None:
     source = (EXPERIMENTS / script).read_text()

@@ -9,8 +9,8 @@ from typing import Any
 import pydantic
 
 from nas.components import create
+from nas.config import checked
 from nas.data import Data
-from nas.errors import ConfigError, nearest
 from nas.space import SearchSpace
 from nas.tables.making import Part, timing, training
 
@@ -43,7 +43,7 @@ def parts(document: Mapping[str, Any], folder: Path) -> tuple[Part, Part]:
             wrong type or out of range.
         DataError: the data cannot be read or do not fit the space.
     """
-    config = _checked(document)
+    config = checked(TableConfig, document)
     data: Data = create("datasets", config.data, "data")
     shape = {"input": data.input, "classes": data.classes}
     space: SearchSpace = create("spaces", config.space, "space", shape)
@@ -56,18 +56,3 @@ def parts(document: Mapping[str, Any], folder: Path) -> tuple[Part, Part]:
     )
     latency = create("evaluators", {**runs, "name": f"{making}:Latency"}, "latency", given)
     return training(folder, curves, config.runs, config.seed), timing(folder, latency, **rounds)
-
-
-def _checked(document: Mapping[str, Any]) -> TableConfig:
-    known = list(TableConfig.model_fields)
-    for key in document:
-        if key not in known:
-            raise ConfigError(f"unknown key {key!r}: {nearest(key, known)}")
-    try:
-        return TableConfig.model_validate(dict(document))
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = str(first["loc"][0])
-        if first["type"] == "missing":
-            raise ConfigError(f"{place!r} is missing from the configuration") from error
-        raise ConfigError(f"{place}: {first['msg']}, got {first['input']!r}") from error

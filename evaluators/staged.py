@@ -21,12 +21,17 @@ from nas.evaluator import (
 from nas.objective import Metric, Objective, check_objectives, violated
 from nas.trial import Fidelity, Infeasible, Measured, Proposal, Trial
 
+STAGES = "stages"
+"""The note in which every stage that ran says what it gave and what it took."""
+
 
 class Staged:
     """Runs several evaluators in order and stops at the first limit that is broken.
 
     It measures what its stages measure together, and trains as long as they do together. Stages
-    that can say something without training do so in its ``preview``.
+    that can say something without training do so in its ``preview``. The trial's note ``stages``
+    has a row for each stage that ran: which ``evaluator`` it is, its ``values``, and the
+    ``seconds`` and ``epochs`` it took.
 
     Args:
         stages: the evaluators; put the cheap ones first.
@@ -65,6 +70,7 @@ class Staged:
     def _evaluate(self, proposal: Proposal, earlier: Trial | None) -> Measured | Infeasible:
         values: dict[str, float] = {}
         cost = Cost()
+        rows: list[dict[str, Any]] = []
         notes: dict[str, Any] = {}
         artifacts: dict[str, bytes] = {}
         for stage in self.stages:
@@ -77,14 +83,22 @@ class Staged:
             seconds = outcome.cost.seconds or time.perf_counter() - start
             cost += Cost(outcome.cost.trials, seconds, outcome.cost.epochs)
             values.update(outcome.values)
+            rows.append(
+                {
+                    "evaluator": type(stage).__name__,
+                    "values": dict(outcome.values),
+                    "seconds": seconds,
+                    "epochs": outcome.cost.epochs,
+                }
+            )
+            _merge(notes, outcome.notes, "note", stage)
             if isinstance(outcome, Infeasible):
-                return Infeasible(outcome.reason, values, cost)
+                return Infeasible(outcome.reason, values, cost, {**notes, STAGES: rows})
             reason = violated(self.objectives, values)
             if reason is not None:
-                return Infeasible(reason, values, cost)
-            _merge(notes, outcome.notes, "note", stage)
+                return Infeasible(reason, values, cost, {**notes, STAGES: rows})
             _merge(artifacts, outcome.artifacts, "artifact", stage)
-        return Measured(values, cost, notes, artifacts)
+        return Measured(values, cost, {**notes, STAGES: rows}, artifacts)
 
     def preview(self, arch: Architecture) -> Mapping[str, float]:
         values: dict[str, float] = {}

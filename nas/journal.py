@@ -204,12 +204,13 @@ def outcome_to_document(outcome: Outcome) -> dict[str, Any]:
             "cost": asdict(outcome.cost),
         }
     if isinstance(outcome, Infeasible):
-        return {
+        found = {
             "kind": "infeasible",
             "reason": outcome.reason,
             "values": dict(outcome.values),
             "cost": asdict(outcome.cost),
         }
+        return found | ({"notes": dict(outcome.notes)} if outcome.notes else {})
     return {
         "kind": "failed",
         "cause": outcome.cause,
@@ -223,7 +224,8 @@ def outcome_from_document(document: Mapping[str, Any]) -> Outcome:
     if document["kind"] == "measured":
         return Measured(document["values"], _cost(document["cost"]), document["notes"])
     if document["kind"] == "infeasible":
-        return Infeasible(document["reason"], document["values"], _cost(document["cost"]))
+        cost, notes = _cost(document["cost"]), document.get("notes", {})
+        return Infeasible(document["reason"], document["values"], cost, notes)
     return Failed(document["cause"], document["message"], document["traceback"])
 
 

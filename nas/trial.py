@@ -107,6 +107,7 @@ class Infeasible:
     reason: str
     values: Mapping[str, float] = field(default_factory=dict)
     cost: Cost = Cost()
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,6 @@ class Trial:
 
     @property
     def notes(self) -> Mapping[str, Any]:
-        """What the strategy and, where it was measured, the evaluator noted."""
-        found = self.outcome.notes if isinstance(self.outcome, Measured) else {}
+        """What the strategy and, unless it failed, the evaluator noted."""
+        found = {} if isinstance(self.outcome, Failed) else self.outcome.notes
         return {**self.proposal.notes, **found}

@@ -257,8 +257,12 @@ def test_stages_measure_together():
         "b", _measured("b", 2, cost=Cost(0, 3.0, 0.5), notes={"y": 2}, artifacts={"f": b"1"}), 0.5
     )
     staged = Staged([first, second], [minimize("a")])
+    rows = [
+        {"evaluator": "Stage", "values": {"a": 1}, "seconds": 2.0, "epochs": 1.0},
+        {"evaluator": "Stage", "values": {"b": 2}, "seconds": 3.0, "epochs": 0.5},
+    ]
     assert staged.evaluate(PROPOSAL) == Measured(
-        {"a": 1, "b": 2}, Cost(0, 5.0, 1.5), {"x": 1, "y": 2}, {"f": b"1"}
+        {"a": 1, "b": 2}, Cost(0, 5.0, 1.5), {"x": 1, "y": 2, "stages": rows}, {"f": b"1"}
     )
     assert [metric.name for metric in staged.metrics] == ["a", "b"]
     assert staged.planned_epochs(Fidelity()) == 1.5
@@ -274,8 +278,9 @@ def test_a_broken_limit_ends_it_before_the_next_stage():
     first = Stage("a", _measured("a", 9, cost=Cost(0, 2.0, 1.0)))
     second = Stage("b", _measured("b", 1))
     staged = Staged([first, second], [minimize("a", limit=5)])
+    rows = [{"evaluator": "Stage", "values": {"a": 9}, "seconds": 2.0, "epochs": 1.0}]
     assert staged.evaluate(PROPOSAL) == Infeasible(
-        "a is 9, must be at most 5", {"a": 9}, Cost(0, 2.0, 1.0)
+        "a is 9, must be at most 5", {"a": 9}, Cost(0, 2.0, 1.0), {"stages": rows}
     )
     assert (first.asked, second.asked) == (1, 0)
     assert isinstance(Staged([first], [minimize("a", limit=9)]).evaluate(PROPOSAL), Measured)
@@ -283,10 +288,15 @@ def test_a_broken_limit_ends_it_before_the_next_stage():
 
 def test_an_infeasible_stage_ends_it_with_all_that_is_known():
     first = Stage("a", _measured("a", 1, cost=Cost(0, 1.0, 1.0)))
-    second = Stage("b", Infeasible("too slow", {"b": 3}, Cost(0, 1.0, 0.0)))
+    second = Stage("b", Infeasible("too slow", {"b": 3}, Cost(0, 1.0, 0.0), {"y": 1}))
     third = Stage("c", _measured("c", 1))
     outcome = Staged([first, second, third], [minimize("a")]).evaluate(PROPOSAL)
-    assert outcome == Infeasible("too slow", {"a": 1, "b": 3}, Cost(0, 2.0, 1.0))
+    rows = [
+        {"evaluator": "Stage", "values": {"a": 1}, "seconds": 1.0, "epochs": 1.0},
+        {"evaluator": "Stage", "values": {"b": 3}, "seconds": 1.0, "epochs": 0.0},
+    ]
+    notes = {"y": 1, "stages": rows}
+    assert outcome == Infeasible("too slow", {"a": 1, "b": 3}, Cost(0, 2.0, 1.0), notes)
     assert third.asked == 0
 
 

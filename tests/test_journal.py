@@ -170,6 +170,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     [
         Measured({"score": 0.1 + 0.2}, Cost(seconds=1.5, epochs=0.25), {"curve": [1e-300, -0.0]}),
         Infeasible("macs is 9, must be at most 5", {"macs": 9.0}, Cost(epochs=1.0)),
+        Infeasible("macs is 9, must be at most 5", {"macs": 9.0}, notes={"stages": [1]}),
         Failed("exception", "OSError: no file '\udcff\ud800'", 'Traceback …\n  "é\u2028"\n'),
     ],
 )

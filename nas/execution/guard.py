@@ -11,10 +11,11 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from nas.budget import Cost
 from nas.errors import ConfigError, UnsupportedRequest, nearest
@@ -130,7 +131,8 @@ def _checked(evaluator: Evaluator, outcome: Outcome) -> Outcome:
     name = type(evaluator).__name__
     if isinstance(outcome, Infeasible):
         # Measured knows what values have to be.
-        return replace(outcome, values=Measured(outcome.values).values)
+        values = Measured(outcome.values).values
+        return replace(outcome, values=values, notes=_as_json(name, outcome.notes))
     if not isinstance(outcome, Measured):
         raise TypeError(
             f"{name}.evaluate returned a {type(outcome).__name__}, expected Measured or Infeasible"
@@ -146,11 +148,15 @@ def _checked(evaluator: Evaluator, outcome: Outcome) -> Outcome:
             raise TypeError(f"{name}: artifact {file!r} must be bytes, got {type(content)}")
         if file in ("", ".", "..") or Path(file).name != file:
             raise ValueError(f"{name}: artifact {file!r} must be a plain file name")
+    return replace(outcome, notes=_as_json(name, outcome.notes))
+
+
+def _as_json(name: str, notes: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        notes = json.loads(json.dumps(dict(outcome.notes), allow_nan=False))
+        read: dict[str, Any] = json.loads(json.dumps(dict(notes), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: its notes are not JSON values: {error}") from error
-    return replace(outcome, notes=notes)
+    return read
 
 
 def _message(error: BaseException) -> str:

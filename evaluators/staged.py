@@ -14,8 +14,10 @@ from nas.evaluator import (
     Evaluator,
     HasContinuation,
     HasFit,
+    HasInheritance,
     HasPreview,
     OnEpoch,
+    informed,
     planned_epochs,
 )
 from nas.objective import Metric, Objective, check_objectives, violated
@@ -67,6 +69,10 @@ class Staged:
         """Has the stages that can do so continue an earlier trial; the others start anew."""
         return self._evaluate(proposal, earlier)
 
+    def evaluate_child(self, proposal: Proposal, parent: Trial) -> Measured | Infeasible:
+        """Has the stages that can do so take over from the trial it was made from."""
+        return self._evaluate(proposal, parent)
+
     def _evaluate(self, proposal: Proposal, earlier: Trial | None) -> Measured | Infeasible:
         values: dict[str, float] = {}
         cost = Cost()
@@ -75,8 +81,11 @@ class Staged:
         artifacts: dict[str, bytes] = {}
         for stage in self.stages:
             start = time.perf_counter()
-            if earlier is not None and isinstance(stage, HasContinuation):
+            continued = proposal.continues is not None
+            if earlier is not None and continued and isinstance(stage, HasContinuation):
                 outcome = stage.evaluate_from(proposal, earlier)
+            elif earlier is not None and not continued and isinstance(stage, HasInheritance):
+                outcome = stage.evaluate_child(proposal, earlier)
             else:
                 outcome = stage.evaluate(proposal)
             # A stage's own account of its time (a simulated one, say), else the clock's.
@@ -99,6 +108,12 @@ class Staged:
                 return Infeasible(reason, values, cost, {**notes, STAGES: rows})
             _merge(artifacts, outcome.artifacts, "artifact", stage)
         return Measured(values, cost, {**notes, STAGES: rows}, artifacts)
+
+    def informed(self, proposal: Proposal, trials: Sequence[Trial]) -> Proposal:
+        """The proposal with what its stages have to know of the trials so far."""
+        for stage in self.stages:
+            proposal = informed(stage, proposal, trials)
+        return proposal
 
     def preview(self, arch: Architecture) -> Mapping[str, float]:
         values: dict[str, float] = {}

@@ -120,7 +120,7 @@ class TabularEvaluator:
             InvalidArchitecture: it is not one of the space.
             DataError: the table does not hold it.
             UnsupportedRequest: the fidelity has epochs that the table does not know (the message
-                names the nearest), or asks for part of the data or a resolution.
+                names the nearest), or asks for part of the data, a resolution or a size.
             NotFinite: its training failed when the table was made.
         """
         return self._looked_up(proposal, 0)
@@ -194,9 +194,11 @@ class TabularEvaluator:
         return row
 
     def _filled(self, asked: Fidelity) -> tuple[int, Mapping[str, int]]:
-        if asked.resolution is not None or asked.data_fraction not in (None, 1.0):
+        others = (asked.resolution, asked.channels, asked.cells)
+        if others != (None, None, None) or asked.data_fraction not in (None, 1.0):
             raise UnsupportedRequest(
-                f"{self.table} knows trainings on all data at one resolution, asked for {asked}"
+                f"{self.table} knows trainings on all data at one resolution and of one size, "
+                f"asked for {asked}"
             )
         epochs = self._epochs if asked.epochs is None else asked.epochs
         points = self._points.get(epochs)

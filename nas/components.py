@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import types
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -205,9 +206,11 @@ def _typed(
     for name, value in arguments.items():
         if name not in hints or name in given or name in KIND_OF_ARGUMENT or name == "objectives":
             continue
-        if inspect.isclass(hints[name]) and dataclasses.is_dataclass(hints[name]):
-            default = known[name].default if name in known else None
-            checked[name] = _record(hints[name], value, f"{where}.{name}", default)
+        record = _one_record(hints[name])
+        if record is not None:
+            if value is not None or inspect.isclass(hints[name]):
+                default = known[name].default if name in known else None
+                checked[name] = _record(record, value, f"{where}.{name}", default)
             continue
         kind = _records(hints[name])
         if kind is not None and isinstance(value, list | tuple):
@@ -231,6 +234,15 @@ def _typed(
     return checked
 
 
+def _one_record(hint: Any) -> type | None:
+    """The dataclass of ``Dataclass`` or ``Dataclass | None``; ``None`` for any other annotation."""
+    parts = [part for part in typing.get_args(hint) or (hint,) if part is not type(None)]
+    if typing.get_origin(hint) not in (None, types.UnionType, typing.Union) or len(parts) != 1:
+        return None
+    (kind,) = parts
+    return kind if inspect.isclass(kind) and dataclasses.is_dataclass(kind) else None
+
+
 def _records(hint: Any) -> type | None:
     """The dataclass of ``tuple[Dataclass, ...]``; ``None`` for any other annotation."""
     match (typing.get_origin(hint), typing.get_args(hint)):
@@ -242,12 +254,22 @@ def _records(hint: Any) -> type | None:
 def _record(kind: type, value: Any, where: str, default: Any = None) -> Any:
     """A plain dataclass (a training recipe, say) from a mapping of its fields.
 
-    Fields that are not given are those of the argument's default, where that is of this kind.
+    Fields that are not given are those of the argument's default, where that is of this kind; or
+    those of a value that the class knows by ``name`` (its ``named``), which may stand alone.
     """
     if isinstance(value, kind):
         return value
+    named = getattr(kind, "named", None)
+    if isinstance(value, str) and named is not None:
+        value = {"name": value}
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where} must be a mapping of {kind.__name__}'s fields, got {value!r}")
+    # A name with a colon is the class's own, of a description.
+    if named is not None and ":" not in str(value.get("name", ":")):
+        try:
+            default = named(str(value["name"]))
+        except NasError as error:
+            raise type(error)(f"{where}: {error}") from error
     fields = {key: item for key, item in value.items() if key != "name"}
     known = _parameters(kind)
     for key in fields:

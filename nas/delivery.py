@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from nas.data import Data
     from nas.export.quantize import Int8
+    from nas.training import Recipe
 
 WEIGHTS = "model.safetensors"
 """The artifact in which an evaluator leaves the weights it trained."""
@@ -198,23 +199,39 @@ def retrain_and_export(
     on_epoch: Callable[[int, float], None] | None = None,
     formats: Sequence[str] = ("source",),
     int8: Int8 | None = None,
+    recipe: Recipe | None = None,
+    teacher: str | Path | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Trains an architecture on all training data, tests it, and writes it as ``deliver`` does.
+
+    Args:
+        recipe: how it is trained; ``nas.training.DEFAULT_RECIPE`` if none is given.
+        teacher: a folder that this wrote, whose network's soft targets are learnt from as well.
 
     Returns:
         The folder, and what is known of the network: its costs, its test accuracy and, under
         ``files``, what ``deploy.json`` says if it is written.
     """
     from nas.cost import architecture_cost
-    from nas.training import initialised, retrain
+    from nas.training import DEFAULT_RECIPE, initialised, load_teacher, retrain
 
     check_formats(space, formats, int8)
+    taught_by = None if teacher is None else load_teacher(teacher, data.input, data.classes)
     if set(formats) - {"source"}:
         from nas.export.graph import trace
 
         # What is no graph is refused before it is trained.
         trace(initialised(space, arch, seed).eval(), space.input)
-    trained = retrain(space, arch, data, epochs=epochs, seed=seed, on_epoch=on_epoch)
+    trained = retrain(
+        space,
+        arch,
+        data,
+        epochs=epochs,
+        recipe=recipe or DEFAULT_RECIPE,
+        seed=seed,
+        on_epoch=on_epoch,
+        teacher=taught_by,
+    )
     found = architecture_cost(space, arch)
     facts = {
         "test_accuracy": trained.test_accuracy,

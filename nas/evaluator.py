@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -66,6 +66,25 @@ class PlansContinuation(Protocol):
         """How many epochs a trial of this fidelity trains that continues one of that."""
 
 
+@runtime_checkable
+class WantsHistory(Protocol):
+    """An evaluator whose measurement depends on what is known when a trial begins."""
+
+    def informed(self, proposal: Proposal, trials: Sequence[Trial]) -> Proposal:
+        """A proposal with what it has to know of the trials finished so far in its notes.
+
+        The trial that is recorded has the proposal as the strategy made it; what of this matters
+        to a reader belongs in the measurement's notes.
+        """
+
+
+def informed(evaluator: Evaluator, proposal: Proposal, trials: Sequence[Trial]) -> Proposal:
+    """The proposal that an evaluator is given."""
+    if isinstance(evaluator, WantsHistory):
+        return evaluator.informed(proposal, trials)
+    return proposal
+
+
 def planned_epochs(evaluator: Evaluator, fidelity: Fidelity, earlier: Fidelity | None) -> float:
     """How many epochs a trial trains, which continues an earlier one or does not."""
     whole = evaluator.planned_epochs(fidelity)
@@ -74,6 +93,25 @@ def planned_epochs(evaluator: Evaluator, fidelity: Fidelity, earlier: Fidelity |
     if isinstance(evaluator, PlansContinuation):
         return evaluator.planned_epochs_from(fidelity, earlier)
     return max(0.0, whole - evaluator.planned_epochs(earlier))
+
+
+@runtime_checkable
+class HasInheritance(Protocol):
+    """An evaluator that starts from what the trial left that a proposal was made from.
+
+    It is asked so where ``proposal.parent`` is a measured trial and nothing is continued; any
+    other proposal is evaluated as by an evaluator without it. ``planned_epochs`` is the most that
+    either way trains.
+    """
+
+    def evaluate_child(self, proposal: Proposal, parent: Trial) -> Measured | Infeasible:
+        """Measures a proposal that was made from an earlier trial.
+
+        Args:
+            parent: trial ``proposal.parent`` with such of its artifacts as are still there. Where
+                what it needs is not among them, or damaged, it measures what ``evaluate`` does
+                and says so in the notes.
+        """
 
 
 @runtime_checkable

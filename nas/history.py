@@ -216,8 +216,21 @@ class History:
                 f"proposal {proposal.number} of {proposal.arch} continues trial "
                 f"{proposal.continues}, which {why}"
             )
-        artifacts = {**trial.outcome.artifacts, **self.checkpoints.artifacts(trial.number)}
-        return replace(trial, outcome=replace(trial.outcome, artifacts=artifacts))
+        return self._with_artifacts(trial, trial.outcome)
+
+    def parent(self, proposal: Proposal) -> Trial | None:
+        """The trial that a proposal was made from, with such of its artifacts as can be read.
+
+        ``None`` where it was made from none, or from one that was not measured.
+        """
+        trial = None if proposal.parent is None else self._by_number.get(proposal.parent)
+        if trial is None or not isinstance(trial.outcome, Measured):
+            return None
+        return self._with_artifacts(trial, trial.outcome)
+
+    def _with_artifacts(self, trial: Trial, outcome: Measured) -> Trial:
+        artifacts = {**outcome.artifacts, **self.checkpoints.artifacts(trial.number)}
+        return replace(trial, outcome=replace(outcome, artifacts=artifacts))
 
     def close(self) -> None:
         """Lets go of the journal, so that another process may resume the run."""

@@ -262,6 +262,16 @@ def paired(
     Raises:
         ConfigError: the space seems to have fewer.
     """
+    for arch in distinct_architectures(space, count, seed):
+        yield Pair(arch, score(arch), truth(arch))
+
+
+def distinct_architectures(space: SearchSpace, count: int, seed: int = 0) -> Iterator[Architecture]:
+    """Random architectures, no two of which are the same network.
+
+    Raises:
+        ConfigError: the space seems to have fewer.
+    """
     rng = np.random.default_rng([seed, 17])
     seen: set[str] = set()
     while len(seen) < count:
@@ -275,7 +285,7 @@ def paired(
                 f"{space.name!r} has hardly more than {len(seen)} architectures, asked for {count}"
             )
         seen.add(digest)
-        yield Pair(arch, score(arch), truth(arch))
+        yield arch
 
 
 # ----------------------------------------------------------------------------------- report
@@ -312,15 +322,16 @@ def ranking_png(pairs: Sequence[Pair], agreement: Agreement, x: str, y: str) -> 
 
     figure = Figure(figsize=(6, 4.5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    axes.plot([pair.score for pair in pairs], [pair.truth for pair in pairs], ".", color="#30638e")
-    axes.set(
-        xlabel=x,
-        ylabel=y,
-        title=f"{agreement.count} architectures: Kendall τ {agreement.kendall}",
-    )
-    axes.title.set_fontsize(10)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    draw_pairs(axes, pairs, x, y)
+    axes.set_title(f"{agreement.count} architectures: Kendall τ {agreement.kendall}", fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def draw_pairs(axes: Any, pairs: Sequence[Pair], x: str, y: str) -> None:
+    """Scores against truths on matplotlib axes, named ``x`` (the scores) and ``y``."""
+    axes.plot([pair.score for pair in pairs], [pair.truth for pair in pairs], ".", color="#30638e")
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)

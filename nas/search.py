@@ -11,7 +11,7 @@ from nas import __version__
 from nas.budget import Budget, Cost
 from nas.components import describe
 from nas.errors import InfeasibleLimit, UnsupportedRequest
-from nas.evaluator import Evaluator, HasFit, OnEpoch, planned_epochs
+from nas.evaluator import Evaluator, HasFit, HasInheritance, OnEpoch, informed, planned_epochs
 from nas.execution import Executor
 from nas.feasibility import check_limits
 from nas.history import History
@@ -50,6 +50,7 @@ def search(
     if history.header is None:
         check_limits(strategy, evaluator)
     infeasible_in_a_row = 0
+    flying: dict[int, Proposal] = {}
     try:
         history.begin(header(strategy, evaluator, executor, budget))
         waiting = deque(history.replay(strategy))
@@ -74,11 +75,14 @@ def search(
                     waiting.extend(proposals)
             while waiting and executor.free > 0:
                 proposal = waiting.popleft()
-                executor.submit(evaluator, proposal, history.earlier(proposal))
+                flying[proposal.number] = proposal
+                told = informed(evaluator, proposal, history.trials)
+                executor.submit(evaluator, told, _start(evaluator, proposal, history))
             if executor.idle:
                 history.snapshot(strategy, now=True)
                 return
             trial = executor.next()
+            trial = replace(trial, proposal=flying.pop(trial.number))
             if not history.trials:
                 trial = replace(trial, cost=trial.cost + fitted)
             trial = history.append(trial)
@@ -98,6 +102,13 @@ def search(
     finally:
         executor.close()
         history.close()
+
+
+def _start(evaluator: Evaluator, proposal: Proposal, history: History) -> Trial | None:
+    """The trial that a proposal's evaluation starts from, where it starts from one."""
+    if proposal.continues is None and isinstance(evaluator, HasInheritance):
+        return history.parent(proposal)
+    return history.earlier(proposal)
 
 
 def _committed(evaluator: Evaluator, waiting: deque[Proposal], history: History) -> Cost:

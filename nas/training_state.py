@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from safetensors import SafetensorError
@@ -26,12 +26,16 @@ class TrainingState:
         weights: the network's state.
         momentum: the optimiser's buffer of each parameter that has one.
         random: the state of torch's generators: ``cpu``, and ``cuda`` where it trained there.
+        average: the moving average of the weights, where the recipe has one.
+        scale: of the loss in mixed precision, and how long it has held.
     """
 
     curve: list[float]
     weights: Mapping[str, torch.Tensor]
     momentum: Mapping[str, torch.Tensor]
     random: Mapping[str, torch.Tensor]
+    average: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    scale: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def epochs(self) -> int:
@@ -41,7 +45,7 @@ class TrainingState:
         """A checksum, the curve, and the tensors as safetensors."""
         tensors = {
             f"{part}/{name}": tensor
-            for part in ("weights", "momentum", "random")
+            for part in ("weights", "momentum", "random", "average", "scale")
             for name, tensor in getattr(self, part).items()
         }
         content = json.dumps(self.curve).encode() + b"\n" + save(tensors)
@@ -67,7 +71,12 @@ class TrainingState:
 
 
 def state_of(
-    network: nn.Module, optimizer: torch.optim.Optimizer, place: torch.device, curve: list[float]
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    place: torch.device,
+    curve: list[float],
+    average: Mapping[str, torch.Tensor] | None = None,
+    scale: Mapping[str, torch.Tensor] | None = None,
 ) -> TrainingState:
     """The state of a training between two epochs."""
     random = {"cpu": torch.get_rng_state()}
@@ -79,7 +88,8 @@ def state_of(
         if optimizer.state[parameter].get("momentum_buffer") is not None
     }
     weights = {name: _copy(tensor) for name, tensor in network.state_dict().items()}
-    return TrainingState(list(curve), weights, momentum, random)
+    averaged = {name: _copy(tensor) for name, tensor in (average or {}).items()}
+    return TrainingState(list(curve), weights, momentum, random, averaged, dict(scale or {}))
 
 
 def restore(
@@ -92,7 +102,9 @@ def restore(
     network.load_state_dict(state.weights)
     for name, parameter in network.named_parameters():
         if name in state.momentum:
-            optimizer.state[parameter]["momentum_buffer"] = state.momentum[name].to(place)
+            # In memory as the parameter is, so that sums are taken in the same order.
+            buffer = torch.empty_like(parameter, requires_grad=False)
+            optimizer.state[parameter]["momentum_buffer"] = buffer.copy_(state.momentum[name])
     torch.set_rng_state(state.random["cpu"])
     if place.type == "cuda" and "cuda" in state.random:
         torch.cuda.set_rng_state(state.random["cuda"], place)

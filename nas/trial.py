@@ -25,21 +25,24 @@ class Fidelity:
         epochs: passes over the training data.
         data_fraction: share of the training data, in (0, 1].
         resolution: image height and width in pixels.
+        channels, cells: the space's arguments of these names: narrower and shallower networks.
     """
 
     epochs: int | None = None
     data_fraction: float | None = None
     resolution: int | None = None
+    channels: int | None = None
+    cells: int | None = None
 
     def __post_init__(self) -> None:
-        if self.epochs is not None and self.epochs < 1:
-            raise ConfigError(f"fidelity: epochs must be at least 1, got {self.epochs}")
+        for name in ("epochs", "resolution", "channels", "cells"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"fidelity: {name} must be at least 1, got {value}")
         if self.data_fraction is not None and not 0 < self.data_fraction <= 1:
             raise ConfigError(
                 f"fidelity: data_fraction must be above 0 and at most 1, got {self.data_fraction}"
             )
-        if self.resolution is not None and self.resolution < 1:
-            raise ConfigError(f"fidelity: resolution must be at least 1, got {self.resolution}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,12 @@ def _chain() -> SearchSpace:
     return Chain(input=(3, 16, 16), widths=(4, 6), depths=(1, 2, 3))
 
 
+def _grown_chain() -> SearchSpace:
+    from search_spaces.grown_chain import GrownChain
+
+    return GrownChain(layers=5, kernels=(1, 3), widths=(4, 6, 8), input=(3, 11, 11))
+
+
 def _hierarchical() -> SearchSpace:
     from search_spaces.hierarchical import Hierarchical
 
@@ -132,6 +138,7 @@ SMALL: dict[str, Callable[[], SearchSpace]] = {
     "enas_macro": _enas_macro,
     "enas_micro": _enas_micro,
     "fbnet": _fbnet,
+    "grown_chain": _grown_chain,
     "hierarchical": _hierarchical,
     "mbconv": _mbconv,
     "metaqnn": _metaqnn,

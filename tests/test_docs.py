@@ -77,7 +77,7 @@ STRATEGIES = (ROOT / "docs" / "strategies.md").read_text()
 CONFIGURATIONS = re.findall(r"```yaml\n(.*?)```", STRATEGIES, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("text", CONFIGURATIONS, ids=["limit", "asha", "table"])
+@pytest.mark.parametrize("text", CONFIGURATIONS, ids=["limit", "asha", "inherited", "table"])
 def test_configurations_of_strategies_run(text):
     changed = re.sub(r"epochs: \d+", "epochs: 1", text).replace("channels: 8", "channels: 2")
     changed = re.sub(r"budget: .*", "budget: {trials: 4}", changed)

@@ -209,7 +209,8 @@ def test_a_recipe_is_a_mapping_in_a_configuration(data):
         ({"learning_rte": 0.1}, r"evaluator.recipe has no 'learning_rte': .*'learning_rate'"),
         ({"batch_size": "many"}, r"evaluator.recipe.batch_size: .*integer.*'many'"),
         ({"momentum": 3.0}, r"evaluator.recipe: recipe: momentum must be"),
-        ("fast", r"evaluator.recipe must be a mapping"),
+        ("fast", r"evaluator.recipe: there is no recipe 'fast': .*nasbench201"),
+        (3, r"evaluator.recipe must be a mapping"),
     ],
 )
 def test_a_bad_recipe_is_refused_with_its_place(data, recipe, message):

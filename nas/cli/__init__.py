@@ -7,11 +7,37 @@ import sys
 import warnings
 from typing import Any
 
-from nas.cli import bench, deliver, mirror, rank, runs, spaces
+from nas.cli import (
+    bench,
+    deliver,
+    fidelity,
+    latency,
+    latency_devices,
+    mirror,
+    rank,
+    runs,
+    spaces,
+    surrogate,
+    zero_cost,
+)
 from nas.cli.common import app, err_console
 from nas.errors import NasError
 
-__all__ = ["app", "bench", "deliver", "main", "mirror", "rank", "runs", "spaces"]
+__all__ = [
+    "app",
+    "bench",
+    "deliver",
+    "fidelity",
+    "latency",
+    "latency_devices",
+    "main",
+    "mirror",
+    "rank",
+    "runs",
+    "spaces",
+    "surrogate",
+    "zero_cost",
+]
 
 
 def settings_spread(arguments: list[str]) -> list[str]:

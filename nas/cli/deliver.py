@@ -87,6 +87,12 @@ def retrain(
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 40,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A published recipe: darts, mobilenet, …")
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="An exported network to learn from.")
+    ] = None,
     formats: Formats = None,
     int8: WithInt8 = False,
     calibration: Calibration = 256,
@@ -96,6 +102,7 @@ def retrain(
     """Train an architecture of a run fully, test it, and export it."""
     from nas import delivery, report
     from nas.space import parse
+    from nas.training import Recipe
 
     if arch is not None and (best is not None or trial is not None):
         raise ConfigError("give --arch, or --best, or --trial: they name different architectures")
@@ -106,6 +113,7 @@ def retrain(
     else:
         chosen = report.choose(history, objectives, best, trial).arch
     data = _data(history)
+    trained_by = None if recipe is None else Recipe.named(recipe)
     with err_console.status("training") as status:
         written, facts = delivery.retrain_and_export(
             space,
@@ -119,6 +127,8 @@ def retrain(
             ),
             formats=formats or ["source"],
             int8=_int8(data, calibration) if int8 else None,
+            recipe=trained_by,
+            teacher=teacher,
         )
     _say_exported(written, facts, formats or ["source"], as_json)
 

@@ -30,7 +30,12 @@ class Executor(Protocol):
     def submit(
         self, evaluator: Evaluator, proposal: Proposal, earlier: Trial | None = None
     ) -> None:
-        """Starts a proposal; ``earlier`` is the trial that it continues, with its artifacts."""
+        """Starts a proposal.
+
+        Args:
+            earlier: the trial that it continues or, where it continues none, that it was made
+                from (for evaluators that take something over from it), with its artifacts.
+        """
 
     def next(self) -> Trial:
         """Waits for the next trial to end, in whatever order they do. Never raises for one."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from nas.budget import Cost
 from nas.errors import ConfigError, UnsupportedRequest, nearest
-from nas.evaluator import Evaluator, HasContinuation, planned_epochs
+from nas.evaluator import Evaluator, HasContinuation, HasInheritance, planned_epochs
 from nas.trial import (
     Failed,
     FailureCause,
@@ -70,7 +70,7 @@ def run_trial(
     """Evaluates a proposal in this process; raises only ``KeyboardInterrupt``, for no trial's sake.
 
     Args:
-        earlier: the trial it continues, with its artifacts.
+        earlier: the trial it continues or was made from, with its artifacts.
         time_limit_s: the evaluation is interrupted after so long, where Python code runs (a
             single call into C is let finish first). Main thread only.
         memory_bytes: how much more memory than now the process may take meanwhile (Linux);
@@ -98,7 +98,9 @@ def run_trial(
 
 def planned(evaluator: Evaluator, proposal: Proposal, earlier: Trial | None) -> float:
     """The epochs a trial commits of the budget."""
-    before = None if earlier is None else earlier.proposal.fidelity
+    before = None
+    if earlier is not None and proposal.continues is not None:
+        before = earlier.proposal.fidelity
     return planned_epochs(evaluator, proposal.fidelity, before)
 
 
@@ -121,8 +123,11 @@ def finish(proposal: Proposal, outcome: Outcome, seconds: float, epochs: float) 
 
 def _evaluate(evaluator: Evaluator, proposal: Proposal, earlier: Trial | None) -> Outcome:
     # A frame of its own: the time limit strikes inside it and nowhere else.
-    if earlier is not None and isinstance(evaluator, HasContinuation):
-        return evaluator.evaluate_from(proposal, earlier)
+    if earlier is not None and proposal.continues is not None:
+        if isinstance(evaluator, HasContinuation):
+            return evaluator.evaluate_from(proposal, earlier)
+    elif earlier is not None and isinstance(evaluator, HasInheritance):
+        return evaluator.evaluate_child(proposal, earlier)
     return evaluator.evaluate(proposal)
 
 

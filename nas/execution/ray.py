@@ -140,8 +140,8 @@ class RayExecutor:
     ) -> None:
         """Starts a trial, or queues it where the cluster is busy.
 
-        The driver keeps the trial it continues until it ends: an attempt whose worker died is
-        followed by one from the same checkpoint.
+        The driver keeps the trial it continues, or was made from, until it ends: an attempt whose
+        worker died is followed by one from the same checkpoint.
 
         Raises:
             UnsupportedRequest: nothing is free, or the evaluator cannot be pickled.
@@ -294,7 +294,7 @@ class _Running:
 
     Attributes:
         evaluator: the reference to it.
-        earlier: the trial it continues, with its artifacts.
+        earlier: the trial it continues or was made from, with its artifacts.
         started: when the present attempt did, if it has.
         before: seconds that attempts before it ran.
         overdue: its time is up, and Ray was told to end it.

@@ -172,7 +172,7 @@ def graphs_of(
     program = trace(model, input)
     found = {}
     for format in formats:
-        with _quiet():
+        with quiet():
             content = _WRITE[format](program, metadata)
             run = _READ[format](content)
             found[format] = Graph(content, _difference(model, run, input, format))
@@ -184,7 +184,7 @@ def trace(model: nn.Module, input: tuple[int, ...]) -> ExportedProgram:
     # A batch of two: torch takes sizes 0 and 1 for constants.
     x = torch.zeros(2, *input)
     said = io.StringIO()
-    with _quiet():
+    with quiet():
         try:
             with contextlib.redirect_stderr(said):
                 program = torch.export.export(
@@ -337,7 +337,7 @@ def relative_difference(expected: torch.Tensor, found: torch.Tensor) -> float:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what torch says of itself on every export; all other warnings pass."""
     loggers = [logging.getLogger(name) for name in _CHATTER]
     for logger in loggers:

@@ -20,7 +20,13 @@ from nas.architecture import Architecture
 from nas.budget import Cost
 from nas.components import create, describe
 from nas.errors import NasError
-from nas.evaluator import Evaluator, HasContinuation, HasPreview, planned_epochs
+from nas.evaluator import (
+    Evaluator,
+    HasContinuation,
+    HasInheritance,
+    HasPreview,
+    planned_epochs,
+)
 from nas.space import SearchSpace
 from nas.testing.toys import toy_proposals
 from nas.trial import Fidelity, Infeasible, Measured, Proposal, Trial
@@ -120,6 +126,27 @@ class EvaluatorContract(ABC):
             planned = planned_epochs(evaluator, long, short)
             assert continued.cost.epochs <= planned + 1e-9
             assert planned <= evaluator.planned_epochs(long)
+
+    def test_a_child_starts_from_its_parent_alone(self) -> None:
+        evaluator = self.evaluator()
+        if not isinstance(evaluator, HasInheritance):
+            pytest.skip("it takes nothing over from another trial")
+        first = replace(self.proposals()[0], number=0)
+        second = replace(self.proposals()[-1], number=1, parent=0)
+        parent = Trial(first, evaluator.evaluate(first), Cost(trials=1))
+        child = evaluator.evaluate_child(second, parent)
+        assert child.cost.epochs <= evaluator.planned_epochs(second.fidelity) + 1e-9
+        again = self.evaluator()
+        assert isinstance(again, HasInheritance)
+        self._assert_same(again.evaluate_child(second, parent), child)
+        if not isinstance(parent.outcome, Measured):
+            return
+        # Without what the parent left, or with something else in its place, it is as any other.
+        anew = evaluator.evaluate(replace(second, parent=None))
+        damaged = dict.fromkeys(parent.outcome.artifacts, b"not this")
+        for artifacts in ({}, damaged):
+            bare = replace(parent, outcome=replace(parent.outcome, artifacts=artifacts))
+            self._assert_same(evaluator.evaluate_child(second, bare), anew)
 
     def test_refuses_an_architecture_of_another_space(self) -> None:
         proposal = self.proposals()[0]

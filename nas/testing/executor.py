@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -18,6 +19,7 @@ from nas.testing.compare import first_difference
 from nas.testing.toys import (
     Continues,
     FlatSpace,
+    Inherits,
     Misbehaves,
     ToyEvaluator,
     Uniform,
@@ -126,6 +128,20 @@ class ExecutorContract(ABC):
         executor.submit(ToyEvaluator(FlatSpace()), second, trial)
         assert executor.committed.epochs == 5.0
         assert executor.next().cost.epochs == 5.0
+
+    def test_hands_on_the_trial_that_a_proposal_was_made_from(self, executor: Executor) -> None:
+        first, second, third = toy_proposals(FlatSpace(), 3)
+        executor.submit(Inherits(), first)
+        trial = executor.next()
+        executor.submit(Inherits(), replace(second, parent=0), trial)
+        assert executor.committed.epochs == 1.0
+        trial = executor.next()
+        assert trial.values == {"score": 2.0}
+        executor.submit(Inherits(), replace(third, parent=1), trial)
+        assert executor.next().values == {"score": 3.0}
+        # One that takes nothing over measures as ever.
+        executor.submit(ToyEvaluator(FlatSpace()), replace(third, parent=1), trial)
+        assert executor.next().outcome == ToyEvaluator(FlatSpace()).evaluate(third)
 
     # --------------------------------------------------------------------------- failures
 

@@ -179,6 +179,28 @@ class Continues:
         )
 
 
+@dataclass(frozen=True)
+class Inherits:
+    """Measures how many generations lie behind a proposal, which their trials hand down."""
+
+    metrics = (Metric("score", "1", "maximize"),)
+
+    def evaluate(self, proposal: Proposal) -> Measured | Infeasible:
+        return self._generation(1)
+
+    def evaluate_child(self, proposal: Proposal, parent: Trial) -> Measured | Infeasible:
+        outcome = parent.outcome
+        handed = outcome.artifacts.get("generation") if isinstance(outcome, Measured) else None
+        return self._generation(int(handed or 0) + 1)
+
+    def planned_epochs(self, fidelity: Fidelity) -> float:
+        return 1.0
+
+    def _generation(self, number: int) -> Measured:
+        kept = {"generation": str(number).encode()}
+        return Measured({"score": float(number)}, Cost(epochs=1), artifacts=kept)
+
+
 MISCHIEF = ("raises", "nan", "memory", "infeasible", "sleeps")
 
 

@@ -17,6 +17,7 @@ from nas.predictor import (
     normal_scores,
 )
 from nas.predictor.inputs import Rows
+from nas.predictor.profiles import profiles_of
 from nas.predictor.protocol import Floats, Predictor
 from nas.predictor.ridge import NOISES
 from nas.predictor.targets import rank_correlation
@@ -47,26 +48,6 @@ def make_model(
     from nas.predictor import MlpEnsemble
 
     return MlpEnsemble(seed=seed)
-
-
-PROFILES: tuple[dict[str, float], ...] = (
-    {"counts": 1, "options": 1, "numbers": 1},
-    {"counts": 3, "options": 1, "numbers": 1},
-    {"counts": 1, "options": 3, "numbers": 1},
-    {"options": 1, "numbers": 1},
-    {"counts": 1, "options": 1, "numbers": 1, "pairs": 1},
-    {"counts": 3, "options": 1, "numbers": 1, "pairs": 1},
-    {"counts": 1, "options": 1, "numbers": 1, "paths": 1},
-    {"counts": 1, "options": 1, "numbers": 1, "paths": 1, "pairs": 1},
-)
-"""Shares of the blocks among which the marginal likelihood chooses."""
-
-
-def profiles_of(names: Sequence[str]) -> list[tuple[float, ...]]:
-    """Those profiles for the blocks there are; one of equal shares is always among them."""
-    found = [tuple(float(profile.get(name, 0.0)) for name in names) for profile in PROFILES]
-    equal = (1.0,) * len(names)
-    return list(dict.fromkeys([*(p for p in found if sum(p) > 0), equal]))
 
 
 class Belief:

@@ -8,10 +8,11 @@ architectures of White, Neiswanger & Savani (BANANAS, AAAI 2021).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from nas.errors import ConfigError
 from nas.predictor.protocol import Floats, Prediction, checked, not_fitted
@@ -79,6 +80,20 @@ class GaussianProcess:
         mean = self._centre + along.T @ self._white
         variance = np.maximum(1.0 - (along * along).sum(axis=0), 1e-12)
         return Prediction(mean, np.sqrt(self.scale * variance))
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        if self._rows is None:
+            raise not_fitted(self)
+        return {
+            "rows": self._rows,
+            "lower": self._lower,
+            "white": self._white,
+            "numbers": np.array([self._centre, self.length, self.noise, self.scale]),
+        }
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self._rows, self._lower, self._white = state["rows"], state["lower"], state["white"]
+        self._centre, self.length, self.noise, self.scale = state["numbers"].tolist()
 
 
 def _squared_distances(one: Floats, other: Floats) -> Floats:

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,6 +112,28 @@ class Inputs:
             rows[:, start : start + width] = (raw[:, columns] - centre) * np.float32(scale)
             start += width
         return rows
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Which columns are kept and what rows are centred on: the draws need not be repeated."""
+        state: dict[str, NDArray[Any]] = {}
+        for name, columns, centre, scale in self._kept:
+            state |= {f"{name}/columns": columns, f"{name}/centre": centre}
+            state[f"{name}/scale"] = np.array(scale)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Takes such a state up: the space must be the same."""
+        names = dict.fromkeys(key.partition("/")[0] for key in state)
+        parts = [
+            [state[f"{name}/{part}"] for part in ("columns", "centre", "scale")] for name in names
+        ]
+        self._kept = [
+            (name, columns, centre, float(scale))
+            for name, (columns, centre, scale) in zip(names, parts, strict=True)
+        ]
+        self.rows = None
+        self.names = tuple(names)
+        self.widths = tuple(len(columns) for _, columns, *_ in self._kept)
 
     def _one_hot(self, archs: Sequence[Architecture]) -> Rows:
         picked = np.zeros((len(archs), len(self._vocabulary)), dtype=np.float32)

@@ -12,13 +12,14 @@ learnt, where BANANAS divides by the target's distance to a bound and PNAS ends 
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from nas.errors import ConfigError
@@ -60,15 +61,7 @@ class MlpEnsemble:
 
     def fit(self, inputs: ArrayLike, targets: ArrayLike) -> None:
         rows, values = checked(inputs, targets)
-        widths = [rows.shape[1], *([self.units] * self.layers), 1]
-
-        def make() -> nn.Module:
-            layers: list[nn.Module] = []
-            for index, (c_in, c_out) in enumerate(itertools.pairwise(widths)):
-                layers += [nn.ReLU()] if index else []
-                layers.append(nn.Linear(c_in, c_out))
-            return nn.Sequential(*layers)
-
+        make = functools.partial(self._network, rows.shape[1])
         data = torch.from_numpy(rows.astype(np.float32))
         everything = [torch.arange(len(rows))] * self.members
         self._trained = _Trained(
@@ -78,7 +71,24 @@ class MlpEnsemble:
     def predict(self, inputs: ArrayLike) -> Prediction:
         if self._trained is None:
             raise not_fitted(self)
-        return self._trained(torch.from_numpy(np.asarray(inputs, dtype=np.float32)))
+        return self._trained(torch.from_numpy(np.array(inputs, dtype=np.float32)))
+
+    def _network(self, columns: int) -> nn.Module:
+        widths = [columns, *([self.units] * self.layers), 1]
+        layers: list[nn.Module] = []
+        for index, (c_in, c_out) in enumerate(itertools.pairwise(widths)):
+            layers += [nn.ReLU()] if index else []
+            layers.append(nn.Linear(c_in, c_out))
+        return nn.Sequential(*layers)
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        if self._trained is None:
+            raise not_fitted(self)
+        return self._trained.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        make = functools.partial(self._network, state["0/0.weight"].shape[1])
+        self._trained = _Trained.restored(make, self.members, state)
 
 
 class SequenceEnsemble:
@@ -234,6 +244,34 @@ class _Trained:
                         loss.backward()
                         optimizer.step()
                 self.members.append(network.eval())
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """The members' weights, ``member/parameter``, and what targets were standardised by."""
+        state: dict[str, NDArray[Any]] = {"targets": np.array([self.centre, self.spread])}
+        for number, member in enumerate(self.members):
+            for name, tensor in member.state_dict().items():
+                state[f"{number}/{name}"] = tensor.numpy().copy()
+        return state
+
+    @classmethod
+    def restored(
+        cls, make: Callable[[], nn.Module], members: int, state: Mapping[str, NDArray[Any]]
+    ) -> _Trained:
+        trained = object.__new__(cls)
+        trained.centre, trained.spread = state["targets"].tolist()
+        trained.members = []
+        for number in range(members):
+            with torch.random.fork_rng(devices=[]):
+                member = make()
+            prefix = f"{number}/"
+            tensors = {
+                name.removeprefix(prefix): torch.from_numpy(array.copy())
+                for name, array in state.items()
+                if name.startswith(prefix)
+            }
+            member.load_state_dict(tensors)
+            trained.members.append(member.eval())
+        return trained
 
     @torch.no_grad()
     def __call__(self, data: torch.Tensor) -> Prediction:

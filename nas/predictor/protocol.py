@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,6 +37,17 @@ class Predictor(Protocol):
         """Of rows with the same features; raises ``UnsupportedRequest`` before ``fit``."""
 
 
+@runtime_checkable
+class Storable(Predictor, Protocol):
+    """A surrogate model whose fitted state is arrays by name: what a file holds of it."""
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """What was learnt; raises ``UnsupportedRequest`` before ``fit``."""
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Takes it up: predictions are then the same to the bit."""
+
+
 def checked(inputs: ArrayLike, targets: ArrayLike) -> tuple[Floats, Floats]:
     """Rows and targets as arrays; raises ``ConfigError`` unless they fit and are finite."""
     rows = np.asarray(inputs, dtype=np.float64)
@@ -48,6 +60,14 @@ def checked(inputs: ArrayLike, targets: ArrayLike) -> tuple[Floats, Floats]:
     if not np.isfinite(rows).all() or not np.isfinite(values).all():
         raise ConfigError("a predictor is fitted to finite numbers, got NaN or infinity")
     return rows, values
+
+
+def rows_of(inputs: ArrayLike, columns: int, what: str) -> NDArray[Any]:
+    """Rows to predict; raises ``ConfigError`` unless they have so many columns."""
+    rows = np.asarray(inputs)
+    if rows.ndim != 2 or rows.shape[1] != columns:
+        raise ConfigError(f"{what}: fitted to rows of {columns} features, got {rows.shape}")
+    return rows
 
 
 def not_fitted(model: object) -> UnsupportedRequest:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -203,6 +203,29 @@ class BayesianRidge:
             product = self._known.T @ self._known
             self._covariance = np.eye(len(product)) - product if self._dual else product
         return self._covariance
+
+    # -------------------------------------------------------------------------------- storing
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        if not self._fitted:
+            raise not_fitted(self)
+        updated = self._updated
+        return {
+            # Copies of what one row more changes in place.
+            "known": self._full().copy() if updated else self._known,
+            "weights": self._weights,
+            "scales": self._scales,
+            "profile": np.array(self.profile),
+            "numbers": np.array([self.noise, self.scale, float(self._dual), float(updated)]),
+        }
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self._known, self._weights, self._scales = state["known"], state["weights"], state["scales"]
+        self.noise, self.scale, dual, updated = state["numbers"].tolist()
+        self.profile = tuple(state["profile"].tolist())
+        self._dual, self._updated = bool(dual), bool(updated)
+        self._covariance = self._known.copy() if updated else None
+        self._fitted = True
 
     # ------------------------------------------------------------------------------- helpers
 

@@ -100,6 +100,14 @@ class HasState(Protocol):
         """Equal states have the same next choice and the same legal options."""
 
 
+@runtime_checkable
+class HasEdits(Protocol):
+    """A space with mutations of its own that change more than one choice: a layer goes in, say."""
+
+    def edits(self, arch: Architecture) -> Mapping[str, Sequence[Architecture]]:
+        """By the name of each mutation that applies, every architecture that it may make."""
+
+
 # ---------------------------------------------------------------- spaces made of choices alone
 
 

@@ -235,7 +235,7 @@ class Policy(nn.Module):
         return joined.masked_fill(~torch.from_numpy(legal).to(joined.device), -math.inf)
 
 
-def moments(policy: Policy, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+def moments(policy: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
     """What an optimiser remembers of a policy's parameters, by their names: plain."""
     names: dict[torch.Tensor, str] = {p: name for name, p in policy.named_parameters()}
     return {
@@ -245,7 +245,7 @@ def moments(policy: Policy, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def load_moments(
-    policy: Policy, optimiser: torch.optim.Optimizer, state: Mapping[str, Any]
+    policy: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Any]
 ) -> None:
     """Gives an optimiser what ``moments`` wrote."""
     parameters = dict(policy.named_parameters())

@@ -18,6 +18,7 @@ import torch
 
 from nas.cost import slot_table
 from nas.errors import ConfigError, UnsupportedRequest, nearest
+from nas.latency.table import FORMAT, table_from
 from nas.space import SearchSpace
 from nas.supernet import Gates
 from strategies.hardware import gate_weights
@@ -34,7 +35,8 @@ BASE = "base"
 Resource = str | Mapping[str, Any]
 """``"macs"``, ``"parameters"``, a table of latencies, or the JSON file that holds one.
 
-A table gives milliseconds by slot and option, ``{"stage2/block1/op": {"ir_k3_e3": 0.8}}``, and
+A file may be a table that ``nas latency profile`` wrote. Any other, and a table given as a value,
+gives milliseconds by slot and option, ``{"stage2/block1/op": {"ir_k3_e3": 0.8}}``, and
 those of the rest of the network as ``{"base": 2.5}``, 0 where that is missing.
 """
 
@@ -85,6 +87,9 @@ def resource_table(
     where = "resource"
     if isinstance(resource, str):
         where, resource = f"resource {resource!r}", _read(resource)
+        if resource.get("format") == FORMAT:
+            found = table_from(resource, where).slots(space)
+            return ResourceTable(MEASURED, found.base, _all_of(found.slots, slots, where))
     return _measured(resource, slots, where)
 
 
@@ -101,6 +106,15 @@ def _read(path: str) -> Mapping[str, Any]:
     if not isinstance(table, Mapping):
         raise ConfigError(f"resource {path!r} must map slots to options to milliseconds")
     return table
+
+
+def _all_of(
+    given: Mapping[str, Mapping[str, float]], slots: Mapping[str, Sequence[str]], where: str
+) -> dict[str, dict[str, float]]:
+    """A table's costs in the order of a strategy's slots; both are read off the same space."""
+    if set(given) != set(slots) or any(set(given[label]) != set(slots[label]) for label in slots):
+        raise UnsupportedRequest(f"{where}: the space's slots are not its choices")
+    return {label: {o: given[label][o] for o in options} for label, options in slots.items()}
 
 
 def _measured(

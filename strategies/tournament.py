@@ -20,18 +20,14 @@ population is there.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from nas.architecture import Architecture
-from nas.draws import Draws
 from nas.errors import ConfigError
-from nas.objective import Objective, check_objectives, scalarize
+from nas.objective import Objective, check_objectives
 from nas.space import SearchSpace, mutate, sample
 from nas.strategy import initial_architectures, proposal_draws, proposal_seed
-from nas.trial import Measured, Proposal, Trial
-from strategies.ranked import Ranked
-
-Dies = Literal["loser", "nobody"]
+from nas.trial import Proposal, Trial
+from strategies.survivors import Dies, Survivors
 
 
 class Tournament:
@@ -56,16 +52,6 @@ class Tournament:
     ) -> None:
         if seed < 0:
             raise ConfigError(f"seed must be zero or more, got {seed}")
-        if population_size < 2:
-            raise ConfigError(f"population_size must be at least 2, got {population_size}")
-        whole = isinstance(entrants, int) and 2 <= entrants <= population_size
-        if not (whole or 0 < entrants < 1):
-            raise ConfigError(
-                f"entrants must be a whole number from 2 to population_size ({population_size}), "
-                f"or a share between 0 and 1; got {entrants}"
-            )
-        if dies not in ("loser", "nobody"):
-            raise ConfigError(f"dies must be 'loser' or 'nobody', got {dies!r}")
         self.space = space
         self.objectives = check_objectives(objectives)
         self.seed = seed
@@ -75,9 +61,7 @@ class Tournament:
         self.initial = tuple(initial)
         self._initial = initial_architectures(space, initial)
         self._number = 0
-        self._flying = 0
-        self._complete = False
-        self._population = Ranked()
+        self._survivors = Survivors(self.objectives, population_size, entrants, dies)
 
     def ask(self, n: int) -> Sequence[Proposal]:
         return [self._propose() for _ in range(n)]
@@ -89,49 +73,20 @@ class Tournament:
             arch, parent = self._initial[number], None
         else:
             draws = proposal_draws(self.seed, number)
-            if self._complete:
-                parent, best = self._tournament(draws)
+            if self._survivors.complete:
+                parent, best = self._survivors.tournament(draws)
                 arch = mutate(self.space, best, draws)
             else:
                 arch, parent = sample(self.space, draws), None
-        self._flying += 1
+        self._survivors.expect()
         return Proposal(number, arch, seed, parent=parent)
 
-    def _tournament(self, draws: Draws) -> tuple[int, Architecture]:
-        alive = len(self._population)
-        n = self.entrants if self.entrants >= 1 else round(self.entrants * alive)
-        n = min(alive, max(2, int(n)))
-        if self.dies == "nobody" or alive < 2 or alive + self._flying < self.population_size:
-            number, arch, _ = self._population.winner(n, draws)
-            return number, arch
-        ranks = draws.distinct(alive, n)
-        winner = self._population.pick(min(ranks), draws)
-        self._population.remove(winner)  # of equal ones it might be drawn as the loser as well
-        self._population.remove(self._population.pick(max(ranks) - 1, draws))
-        self._population.add(*winner)
-        return winner[:2]
-
     def tell(self, trial: Trial) -> None:
-        self._flying -= 1
-        if isinstance(trial.outcome, Measured):
-            fitness = scalarize(self.objectives, trial.values)
-            self._population.add(trial.number, trial.arch, fitness)
-            self._complete = self._complete or len(self._population) >= self.population_size
+        self._survivors.tell(trial)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "number": self._number,
-            "flying": self._flying,
-            "complete": self._complete,
-            "population": [
-                [number, arch.to_json(), fitness] for number, arch, fitness in self._population
-            ],
-        }
+        return {"number": self._number, **self._survivors.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._number = state["number"]
-        self._flying = state["flying"]
-        self._complete = state["complete"]
-        self._population = Ranked()
-        for number, text, fitness in state["population"]:
-            self._population.add(number, Architecture.from_json(text), fitness)
+        self._survivors.load_state_dict(state)

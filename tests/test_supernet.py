@@ -17,7 +17,7 @@ from search_spaces.chain import Chain
 from search_spaces.nasbench201 import OPERATIONS, NasBench201
 
 # What a layer is given depends on other picks there, so weights cannot be shared over them.
-UNSHARED = {"hierarchical", "metaqnn", "nas_rl", "nasbench101"}
+UNSHARED = {"grown_chain", "hierarchical", "metaqnn", "nas_rl", "nasbench101"}
 SHARED = sorted(set(SMALL) - UNSHARED)
 NB201 = NasBench201(channels=3, cells=1, input=(3, 8, 8))
 

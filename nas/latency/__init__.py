@@ -1,0 +1,1 @@
+"""How long networks take: measured end to end and by operation, tables of it, and their check."""

@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
     contenders += baselines(budgets, mobile_nets, latency)
     accuracies = [trained(one, data, options) for one in contenders]
     command = shlex.join(["python", "experiments/hardware_aware.py", *sys.argv[1:]])
-    picture = options.page.with_suffix(".svg")
+    picture = options.page.with_suffix(".png")
     options.page.parent.mkdir(parents=True, exist_ok=True)
     draw(contenders, accuracies, picture)
     seconds = json_of(options.out / "seconds.json", lambda: 0.0) + time.perf_counter() - began
@@ -484,8 +484,7 @@ def draw(
     axis.set_ylabel("test accuracy, %")
     axis.legend()
     figure.tight_layout()
-    with matplotlib.rc_context({"svg.hashsalt": "nasforge"}):
-        figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
 

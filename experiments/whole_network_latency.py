@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
                 source.name, *row(found[source.name], device, options.sizes), sep=" | ", flush=True
             )
     options.page.parent.mkdir(parents=True, exist_ok=True)
-    picture = options.page.with_suffix(".svg")
+    picture = options.page.with_suffix(".png")
     draw(found, options.sizes, picture)
     command = shlex.join(["python", "experiments/whole_network_latency.py", *sys.argv[1:]])
     options.page.write_text(page(found, options, command, picture.name))
@@ -298,8 +298,7 @@ def draw(found: dict[str, list[dict[str, object]]], sizes: Sequence[int], path: 
         axis.set_title(name)
         axis.legend()
     figure.tight_layout()
-    with matplotlib.rc_context({"svg.hashsalt": "nasforge"}):
-        figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
 

@@ -35,7 +35,7 @@ def test_whole_networks_of_real_devices_are_fitted_once(benchmark_data, tmp_path
     whole_network_latency.main(arguments)
     page = (tmp_path / "page.md").read_text()
     assert page.count("| `titan_rtx_1` |") == page.count("| `pixel2` (whole ms) |") == 2
-    assert (tmp_path / "page.svg").exists()
+    assert (tmp_path / "page.png").exists()
     kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "run").rglob("*.json")}
     assert len(kept) == 4
     for file in kept:
@@ -117,7 +117,7 @@ def test_the_search_against_measured_latency_runs_and_goes_on(monkeypatch, tmp_p
     page = (tmp_path / "page.md").read_text()
     assert page.count("| found |") == 2
     assert "| 1000.000 | MobileNetV2, 25 % wide, 25 % deep |" in page
-    assert (tmp_path / "page.svg").exists()
+    assert (tmp_path / "page.png").exists()
     kept = [f for f in (tmp_path / "run").rglob("*.json") if f.name != "seconds.json"]
     before = {file: file.stat().st_mtime_ns for file in kept}
     hardware_aware.main(arguments)

@@ -23,7 +23,8 @@ from torch.utils.data import Subset
 from nas.budget import Cost
 from nas.data import Data, check_fits, split
 from nas.delivery import WEIGHTS
-from nas.errors import ConfigError, DataError
+from nas.errors import ConfigError, DataError, UnsupportedRequest
+from nas.fidelity import format_fidelity
 from nas.morphism import Inherited, inherit
 from nas.objective import Metric
 from nas.space import SearchSpace, validate
@@ -66,6 +67,7 @@ class InheritedTraining:
     Raises:
         DataError: the data do not fit the space, or are too few.
         ConfigError: an argument is out of range.
+        UnsupportedRequest: when a proposal asks for other channels or cells.
     """
 
     metrics = (
@@ -189,6 +191,12 @@ class InheritedTraining:
         return max(epochs * data_fraction for epochs, data_fraction, _ in both)
 
     def _filled(self, asked: Fidelity, inherits: bool) -> tuple[int, float, int | None]:
+        if asked.channels is not None or asked.cells is not None:
+            raise UnsupportedRequest(
+                f"inherited: {format_fidelity(asked)} asks for networks of other channels or "
+                "cells, whose weights are of no use to the space's own: the training evaluator "
+                "takes it"
+            )
         epochs = self.epochs if inherits or self.first_epochs is None else self.first_epochs
         return (
             epochs if asked.epochs is None else asked.epochs,

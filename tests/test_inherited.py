@@ -21,7 +21,7 @@ from nas import History, Serial, maximize
 from nas.budget import Cost
 from nas.data import digits
 from nas.delivery import WEIGHTS
-from nas.errors import ConfigError
+from nas.errors import ConfigError, UnsupportedRequest
 from nas.evaluator import HasInheritance
 from nas.execution.guard import run_trial
 from nas.execution.ray import RayExecutor
@@ -157,6 +157,8 @@ def test_bad_arguments_are_refused():
         evaluator(threads=0)
     with pytest.raises(ConfigError, match="epochs must be at least 1"):
         evaluator(epochs=0)
+    with pytest.raises(UnsupportedRequest, match="cells=1 asks for networks of other channels"):
+        evaluator().evaluate(Proposal(0, CHILD, fidelity=Fidelity(cells=1)))
 
 
 # ------------------------------------------------------------------------------ the search

@@ -22,7 +22,7 @@ from nas.latency.measure import Protocol, Timing
 from nas.latency.operations import operations
 from nas.latency.table import LatencyTable, load_for
 from nas.latency.units import units
-from nas.space import sample
+from nas.space import parse, sample
 from nas.supernet import EdgeGate, HardSample, Supernet
 from nas.testing import EvaluatorContract
 from nas.testing.toys import FlatSpace, toy_proposals
@@ -93,10 +93,11 @@ def test_what_is_missing_is_named_with_the_command_that_adds_it(table, tmp_path)
         poorer.predict(space, arch)
     said = str(refused.value)
     assert lost.title in said
-    assert (
-        "nas latency profile tests:mobile --set classes=10 --backend onnxruntime "
-        f"--out {file} --arch '{arch.to_json()}'" in said
+    command = (
+        f"nas latency profile tests:mobile --set classes=10 --backend onnxruntime --out {file}"
     )
+    assert f"all that the space has: {command}; and these alone: --arch '{arch}'" in said
+    assert parse(space, str(arch)) == arch
 
 
 def test_a_table_of_another_space_or_backend_is_refused(table, tmp_path):
@@ -108,6 +109,10 @@ def test_a_table_of_another_space_or_backend_is_refused(table, tmp_path):
         load_for(file, mobile(), "torch")
     with pytest.raises(ConfigError, match="is of the space"):
         table.predict(FlatSpace(), drawn(FlatSpace(), 1)[0])
+    with pytest.raises(ConfigError, match=r"on inputs of \w+, those of the space here are 1x14x14"):
+        load_for(file, dataclasses.replace(mobile(), input=(1, 14, 14)))
+    with pytest.raises(UnsupportedRequest, match="This adds all that the space has"):
+        load_for(file, dataclasses.replace(mobile(), stem=24))
     dataclasses.replace(table, entries={}).save(file)
     with pytest.raises(DataError, match="is empty"):
         load_for(file, mobile())

@@ -118,4 +118,5 @@ def _search(run: Run, history: History, as_json: bool) -> None:
     report.print_run(out_console, history, run.space, objectives)
     first = objectives[0].metric
     out_console.print(f"picture: {folder / 'front.png'}")
-    out_console.print(f"next:    nas retrain {folder} --best {first}")
+    if any(first in trial.values for trial in history.trials):
+        out_console.print(f"next:    nas retrain {folder} --best {first}")

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nas.architecture import Architecture
 from nas.components import describe
 from nas.errors import ConfigError, DataError, UnsupportedRequest
@@ -26,7 +28,7 @@ from nas.latency.correction import Correction
 from nas.latency.fresh import GROUP, measured
 from nas.latency.measure import Protocol, Timing
 from nas.latency.units import Operation, units
-from nas.space import SearchSpace
+from nas.space import SearchSpace, sample
 
 if TYPE_CHECKING:
     import torch
@@ -110,8 +112,9 @@ class LatencyTable:
         titles = "; ".join(one.title for one in list(lacking.values())[:3])
         more = f"; and {len(lacking) - 3} more" if len(lacking) > 3 else ""
         raise UnsupportedRequest(
-            f"{self.file} lacks {len(lacking)} of the {len({o.key for o in found})} operations of "
-            f"{arch}: {titles}{more}. This adds them: {self.command()} --arch '{arch.to_json()}'"
+            f"{self.file} lacks {len(lacking)} of an architecture's {len({o.key for o in found})} "
+            f"operations: {titles}{more}. This adds all that the space has: {self.command()}; and "
+            f"these alone: --arch '{arch}'"
         )
 
     def command(self) -> str:
@@ -328,7 +331,10 @@ def load_for(path: str | Path, space: SearchSpace, backend: str | None = None) -
     """Reads a table that is to be used for a space, and for a backend where one is named.
 
     Raises:
-        DataError, ConfigError: as ``LatencyTable.load``, or it is of another space or backend.
+        DataError, ConfigError: as ``LatencyTable.load``, or it is of another space, size of the
+            input or backend.
+        UnsupportedRequest: it lacks operations of an architecture drawn at random: others of the
+            space may lack some as well.
     """
     table = LatencyTable.load(path)
     table.check_space(space)
@@ -336,4 +342,16 @@ def load_for(path: str | Path, space: SearchSpace, backend: str | None = None) -
         table.check_backend(backend)
     if not table.entries:
         raise DataError(f"{path} is empty: its first group was not finished. {table.command()}")
+    held = table.description.get("input")
+    if isinstance(held, list) and tuple(held) != tuple(space.input):
+        raise ConfigError(
+            f"{path} was measured on inputs of {_shape(held)}, those of the space here are "
+            f"{_shape(space.input)}: give nas latency profile --set input={_shape(space.input)} "
+            "and another --out"
+        )
+    table.predict(space, sample(space, np.random.default_rng(0)))
     return table
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))

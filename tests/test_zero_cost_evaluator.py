@@ -279,6 +279,46 @@ def test_the_command_scores_an_architecture():
     assert "naswot needs data" in str(refused.exception)
 
 
+LINEAR = """
+from torch import nn
+from nas.described import described
+
+
+class Net(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, width), nn.Linear(width, 10)
+
+    def forward(self, x):
+        return self.last(self.first(x.flatten(1)).relu())
+
+
+def net(builder):
+    return Net(builder.number("width", (8, 256)))
+
+
+def space():
+    return described(net, input=(1, 8, 8), classes=10)
+"""
+
+
+def test_the_command_leaves_out_what_a_network_has_no_layers_for(tmp_path, monkeypatch):
+    (tmp_path / "linear_net.py").write_text(LINEAR)
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["zero-cost", "linear_net:space", "--arch", "width=256", "--data", "digits"]
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    assert done.exit_code == 0, done.exception
+    document = json.loads(done.output)
+    assert {"params", "naswot", "snip", "synflow"} <= set(document["scores"])
+    assert "zen" not in document["scores"]
+    assert any("zen of" in why and "batch norms" in why for why in document["left_out"])
+    asked = CliRunner().invoke(app, [*arguments, "--proxies", "zen"])
+    assert isinstance(asked.exception, UnsupportedRequest)
+    arguments[3] = "width=8"
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    assert any("the same code" in why for why in json.loads(done.output)["left_out"])
+
+
 # ------------------------------------------------------------------------------------ docs
 
 DOCS = (Path(__file__).parents[1] / "docs" / "zero_cost.md").read_text()

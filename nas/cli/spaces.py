@@ -19,6 +19,7 @@ from nas.errors import ConfigError
 
 if TYPE_CHECKING:
     from nas.architecture import Architecture
+    from nas.data import Data
     from nas.space import SearchSpace
 
 Arch = Annotated[
@@ -215,9 +216,12 @@ def _spread(space: SearchSpace, as_json: bool) -> None:
 
 
 def _space_and_architecture(
-    name: str, arch: str | None, settings: list[str] | None
+    name: str, arch: str | None, settings: list[str] | None, data: Data | None = None
 ) -> tuple[SearchSpace, Architecture | None]:
-    """The space a command names, and the architecture: a published one, --arch's, or none."""
+    """The space a command names, and the architecture: a published one, --arch's, or none.
+
+    Input and classes are the data's where the settings do not say.
+    """
     from nas.components import create, describe
     from nas.config import change
     from nas.points import find, split_reference
@@ -231,6 +235,8 @@ def _space_and_architecture(
     else:
         space_name = name
         text, arguments = read_architecture(arch) if arch is not None else ("", {})
+    given = {} if data is None else {"input": data.input, "classes": data.classes}
+    arguments = {key: value for key, value in arguments.items() if key not in given}
     description = change({"name": space_name, **arguments}, settings or [])
-    space: SearchSpace = create("spaces", description, "space")
+    space: SearchSpace = create("spaces", description, "space", given)
     return space, parse(space, text) if text else None

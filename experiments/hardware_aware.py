@@ -65,7 +65,7 @@ MOBILENET_V2 = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 
 """Expansion, channels, blocks and stride of its stages; the strides are those that leave 4×4 of a
 28×28 image, as the searched space does (the paper's network divides by 32)."""
 
-WIDTHS = (25, 35, 50, 75, 100)
+WIDTHS = (15, 25, 35, 50, 75, 100)
 DEPTHS = (25, 50, 66, 100)
 """Per cent of MobileNetV2's channels and of its blocks."""
 

@@ -7,6 +7,7 @@ so the work is journaled, distributed and resumed. ``compare`` reads the trials.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -228,13 +229,15 @@ def study_document(
 
 
 def study_png(sweep: FidelitySweep, comparisons: Sequence[Comparison]) -> bytes:
-    """Each fidelity's values against full training's, side by side, as a PNG."""
+    """Each fidelity's values against full training's, at most four in a row, as a PNG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(comparisons), 3.8), dpi=110, layout="constrained")
+    rows = math.ceil(len(comparisons) / 4)
+    columns = math.ceil(len(comparisons) / rows)
+    figure = Figure(figsize=(4.2 * columns, 3.8 * rows), dpi=110, layout="constrained")
     metric = sweep.objectives[0].metric
     for index, one in enumerate(comparisons):
-        axes = figure.add_subplot(1, len(comparisons), index + 1)
+        axes = figure.add_subplot(rows, columns, index + 1)
         draw_pairs(axes, one.pairs, f"{metric}, {one.fidelity}", f"{metric}, {sweep.full}")
         axes.set_title(f"Kendall τ {one.agreement.kendall}", fontsize=9)
     buffer = io.BytesIO()

@@ -78,7 +78,7 @@ def test_a_serial_search_killed_at_random_moments_equals_one_that_was_not(name, 
 
 
 def test_a_ray_search_whose_driver_is_killed_loses_nothing_and_leaves_nothing(tmp_path):
-    kills, trials = 5, 50
+    kills, trials = 3, 30
     arguments = ("ray", str(tmp_path), "random", str(trials), "0.1")
     rng = random.Random(1)
     before = []

@@ -312,7 +312,7 @@ class Supernet(nn.Module):
         return built, buffers
 
     def _view(self, name: str, shape: torch.Size) -> torch.Tensor:
-        return leading(self._shared[self._names[name]], shape, name)
+        return leading(self._shared[self._names[name]], shape, f"{self.space.name}: {name}")
 
     @property
     def _shared(self) -> Mapping[str, torch.Tensor]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import re
+import shlex
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,6 +44,9 @@ evaluator: {name: tabular, table: digits, runs: seed}
 objectives: [minimize loss, maximize accuracy]
 budget: {trials: 3}
 """
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "results" / "fidelity.md").read_text()
 
 
 def sweep(**others):
@@ -291,3 +297,20 @@ def test_the_command_refuses_what_makes_no_sense(nas):
         code, _, err = nas("tab.yaml", *LOW, "--count", "5", *arguments)
         assert code == 2
         assert message in err
+
+
+@pytest.mark.parametrize("command", re.findall(r"^nas fidelity .*", PAGE, flags=re.MULTILINE))
+def test_the_commands_of_the_results_run(nas, command):
+    """As they stand, but for fewer and shorter trainings."""
+    words = shlex.split(command)[2:]
+    words[0] = str(ROOT / words[0])
+    words[words.index("--count") + 1] = "3"
+    if "table" not in words[0]:
+        low = [word for word in words if word.startswith("epochs=")]
+        for word in low[:-1]:  # the last is full training
+            del words[words.index(word) - 1 : words.index(word) + 1]
+        words = [word.replace("epochs=16", "epochs=1") for word in words]
+        words += ["--set", "evaluator.data_fraction=0.1"]
+    code, out, err = nas(*words, "--out", "found")
+    assert code == 0, err
+    assert "3 random architectures" in out

@@ -420,6 +420,11 @@ def page(
     trials = sum(int(facts["trials"]) for facts in searches)
     refused = sum(int(facts["refused"]) for facts in searches)
     spent = sum(facts["seconds"] for facts in searches)
+    used = [one.timing.ms / one.budget for one in found]
+    told = "The budgets were given."
+    if not options.budgets:
+        shares = ", ".join(f"{share:.0%}" for share in SHARES)
+        told = f"The budgets\n  are the {shares} quantiles of random ones, by the table."
     machine = table.machine
     versions = machine.get("versions", {})
     return f"""# Accuracy within a budget of measured latency
@@ -433,8 +438,8 @@ onnxruntime on the machine it ran on; beside it MobileNetV2 in the widths and de
 
 - Found (kernel, expansion, s: squeeze-and-excitation; stage by stage):
   {"; ".join(f"{one.budget:.3f} ms: {blocks(one)}" for one in found)}.
-- Space: `experiments/benchmarks/mobile_space.py`, {mobile().size():,} architectures; the budgets
-  are the {", ".join(f"{share:.0%}" for share in SHARES)} quantiles of random ones, by the table.
+- Space: `experiments/benchmarks/mobile_space.py`, {mobile().size():,} architectures. {told}
+- Of its budget, what was found takes {", ".join(f"{share:.0%}" for share in used)}.
 - Table: {len(table.entries)} operations, timed one by one. The latency of what was found differs
   from what it said by {offs}.
 - Latency: one image, one thread, the thread's own time, medians; {machine.get("cpu")}, onnxruntime

@@ -15,9 +15,10 @@ from mobile_workloads import mobile
 
 from evaluators.latency import LatencyEvaluator, MeasuredLatency
 from nas.components import describe
+from nas.cost import architecture_cost
 from nas.errors import ConfigError, DataError, UnsupportedRequest
 from nas.latency.check import Network, agreement, check, compared
-from nas.latency.correction import Correction, fit
+from nas.latency.correction import Correction, Sum, fit
 from nas.latency.measure import Protocol, Timing
 from nas.latency.operations import operations
 from nas.latency.table import LatencyTable, load_for
@@ -69,15 +70,17 @@ def test_a_prediction_is_the_overhead_and_what_each_operation_takes_beyond_it(ta
         keys = [one.key for one in units(space, arch)]
         expected = OVERHEAD + sum(ms_of(key) - OVERHEAD for key in keys)
         assert table.predict(space, arch) == pytest.approx(expected)
-        assert table.sum(space, arch)[1] == len(keys)
+        weights = architecture_cost(space, arch).weight_bytes / 1e6
+        assert table.sum(space, arch) == Sum(pytest.approx(expected), len(keys), weights)
 
 
 def test_a_correction_is_applied(table):
     space, arch = mobile(), drawn(mobile(), 1)[0]
-    total, count = table.sum(space, arch)
-    corrected = dataclasses.replace(table, correction=Correction(0.5, 0.9, 0.01, 50))
-    assert corrected.predict(space, arch) == pytest.approx(0.5 + 0.9 * total + 0.01 * count)
-    assert corrected.sum(space, arch) == (total, count)
+    found = table.sum(space, arch)
+    corrected = dataclasses.replace(table, correction=Correction(0.5, 0.9, 0.01, 2.0, 50))
+    expected = 0.5 + 0.9 * found.ms + 0.01 * found.operations + 2.0 * found.weight_mb
+    assert corrected.predict(space, arch) == pytest.approx(expected)
+    assert corrected.sum(space, arch) == found
 
 
 def test_what_is_missing_is_named_with_the_command_that_adds_it(table, tmp_path):
@@ -125,7 +128,7 @@ def one_hot(options, chosen):
     return torch.tensor([float(option == chosen) for option in options], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("correction", [None, Correction(0.1, 1.3, -0.02, 20)])
+@pytest.mark.parametrize("correction", [None, Correction(0.1, 1.3, -0.02, 3.0, 20)])
 def test_expected_latency_under_one_hot_gates_is_the_prediction(table, correction):
     space = mobile()
     held = dataclasses.replace(table, correction=correction)
@@ -199,7 +202,7 @@ def test_gradient_strategies_take_the_file(table, tmp_path):
 
 def test_a_saved_table_is_the_same_table(table, tmp_path):
     file = tmp_path / "t.json"
-    corrected = dataclasses.replace(table, correction=Correction(0.5, 0.9, 0.01, 50))
+    corrected = dataclasses.replace(table, correction=Correction(0.5, 0.9, 0.01, 2.0, 50))
     corrected.save(file)
     assert LatencyTable.load(file) == corrected
 
@@ -248,21 +251,25 @@ def test_agreement_by_hand():
 
 
 @given(
-    st.tuples(st.floats(-1, 1), st.floats(0.5, 2), st.floats(-0.05, 0.05)),
+    st.tuples(st.floats(-1, 1), st.floats(0.5, 2), st.floats(-0.05, 0.05), st.floats(0, 0.1)),
     st.integers(0, 100),
 )
 def test_a_correction_finds_the_line_that_made_the_measurements(line, seed):
     rng = np.random.default_rng(seed)
-    sums, counts = rng.uniform(5, 20, 30), rng.integers(3, 15, 30)
-    truth = line[0] + line[1] * sums + line[2] * counts
-    found = fit(sums, counts, truth)
-    assert (found.constant, found.factor, found.each) == pytest.approx(line, abs=1e-6)
-    assert [found(s, c) for s, c in zip(sums, counts, strict=True)] == pytest.approx(list(truth))
+    sums = [
+        Sum(float(rng.uniform(5, 20)), int(rng.integers(3, 15)), float(rng.uniform(1, 20)))
+        for _ in range(30)
+    ]
+    truth = [Correction(*line, 30)(one) for one in sums]
+    found = fit(sums, truth)
+    made = (found.constant, found.factor, found.each, found.each_mb)
+    assert made == pytest.approx(line, abs=1e-6)
+    assert [found(one) for one in sums] == pytest.approx(truth)
 
 
 def test_a_correction_of_few_networks_is_refused():
     with pytest.raises(ConfigError, match="at least 10 networks, got 3"):
-        fit([1, 2, 3], [1, 2, 3], [1, 2, 3])
+        fit([Sum(ms, 1, 1.0) for ms in (1.0, 2.0, 3.0)], [1, 2, 3])
 
 
 def test_a_correction_is_judged_on_what_it_was_not_fitted_to():
@@ -273,7 +280,8 @@ def test_a_correction_is_judged_on_what_it_was_not_fitted_to():
         total, count = float(rng.uniform(1, 5)), int(rng.integers(4, 9))
         # The second half follows another line: held out, the correction must look poor.
         ms = 2 * total if number < 30 else 4 * total
-        networks.append(Network(arch, total, count, timing(ms), 1.0))
+        found = Sum(total, count, float(rng.uniform(1, 20)))
+        networks.append(Network(arch, found, timing(ms), 1.0))
     found = compared(networks)
     assert found.raw.networks == 60
     assert found.held_out.networks == found.held_out_raw.networks == 30
@@ -285,7 +293,9 @@ def test_a_correction_is_judged_on_what_it_was_not_fitted_to():
 
 def test_speeds_are_taken_out():
     arch = drawn(FlatSpace(), 1)[0]
-    networks = [Network(arch, t, 5, timing(t * s), 1 / s) for t, s in ((1.0, 2.0), (2.0, 0.5))]
+    networks = [
+        Network(arch, Sum(t, 5, 1.0), timing(t * s), 1 / s) for t, s in ((1.0, 2.0), (2.0, 0.5))
+    ]
     found = compared(networks)
     assert found.raw.mape == pytest.approx(0)
     assert found.unscaled.mape == pytest.approx((0.5 + 1.0) / 2)

@@ -22,7 +22,7 @@ import numpy as np
 
 from nas.architecture import Architecture
 from nas.errors import ConfigError, DataError
-from nas.latency.correction import LEAST, Correction, fit
+from nas.latency.correction import LEAST, Correction, Sum, fit
 from nas.latency.fresh import GROUP, measured
 from nas.latency.measure import Timing
 from nas.latency.table import LatencyTable
@@ -82,14 +82,13 @@ class Network:
     """A network that was measured.
 
     Attributes:
-        total, count: the table's sum in milliseconds, and of how many operations.
+        sum: what the table says.
         timing: as measured.
         speed: the factor that brings it to the machine's speed when the table was measured.
     """
 
     arch: Architecture
-    total: float
-    count: int
+    sum: Sum
     timing: Timing
     speed: float
 
@@ -185,7 +184,7 @@ def check(
             _write(path, facts, known)
         if on_measured is not None:
             on_measured(sum(arch.digest() in known for arch in archs), count)
-    networks = tuple(Network(arch, *sums[arch.digest()], *known[arch.digest()]) for arch in archs)
+    networks = tuple(Network(arch, sums[arch.digest()], *known[arch.digest()]) for arch in archs)
     return compared(networks)
 
 
@@ -193,11 +192,11 @@ def compared(networks: Sequence[Network]) -> Check:
     """What measured networks say of the sums, and of a correction."""
 
     def judged(some: Sequence[Network], line: Correction | None = None) -> Agreement:
-        predicted = [one.total if line is None else line(one.total, one.count) for one in some]
+        predicted = [one.sum.ms if line is None else line(one.sum) for one in some]
         return agreement(predicted, [one.ms for one in some])
 
     def fitted(some: Sequence[Network]) -> Correction:
-        return fit([n.total for n in some], [n.count for n in some], [n.ms for n in some])
+        return fit([n.sum for n in some], [n.ms for n in some])
 
     half = len(networks) // 2
     enough = half >= LEAST
@@ -207,7 +206,7 @@ def compared(networks: Sequence[Network]) -> Check:
         raw=judged(networks),
         held_out_raw=judged(rest) if enough else None,
         held_out=judged(rest, fitted(first)) if enough else None,
-        unscaled=agreement([n.total for n in networks], [n.timing.ms for n in networks]),
+        unscaled=agreement([n.sum.ms for n in networks], [n.timing.ms for n in networks]),
         correction=fitted(networks) if enough else None,
     )
 
@@ -236,7 +235,7 @@ def check_png(found: Check, title: str) -> bytes:
     figure = Figure(figsize=(5.5, 5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     true = [one.ms for one in found.networks]
-    raw = [one.total for one in found.networks]
+    raw = [one.sum.ms for one in found.networks]
     low, high = min(*true, *raw), max(*true, *raw)
     ends = np.array([low - 0.05 * (high - low), high + 0.05 * (high - low)])
     axes.fill_between(ends, 0.9 * ends, 1.1 * ends, color="#e9ecef", label="±10 %")
@@ -245,11 +244,11 @@ def check_png(found: Check, title: str) -> bytes:
     axes.plot(true, raw, ".", color="#d1495b", label=f"sum: MAPE {found.raw.mape:.1%}, ρ {rho}")
     if found.correction is not None and found.held_out is not None:
         half = len(found.networks) // 2
-        rest = found.networks[half:]
-        line = fit(*zip(*((n.total, n.count, n.ms) for n in found.networks[:half]), strict=True))
+        first, rest = found.networks[:half], found.networks[half:]
+        line = fit([one.sum for one in first], [one.ms for one in first])
         axes.plot(
             [one.ms for one in rest],
-            [line(one.total, one.count) for one in rest],
+            [line(one.sum) for one in rest],
             "x",
             color="#30638e",
             markersize=4,

@@ -145,14 +145,14 @@ def _checked(
     if not measured:
         return Imported(table, {}, None, None, None)
     sums = [table.sum(space, arch) for arch in measured]
-    totals, counts = [total for total, _ in sums], [count for _, count in sums]
+    totals = [one.ms for one in sums]
     y = list(measured.values())
     raw = agreement(totals, y)
     if len(y) < 2 * LEAST:
         return Imported(table, measured, raw, None, None)
     half = len(y) // 2
-    line = fit(totals[:half], counts[:half], y[:half])
-    corrected = [line(total, count) for total, count in sums[half:]]
+    line = fit(sums[:half], y[:half])
+    corrected = [line(one) for one in sums[half:]]
     return Imported(
         table, measured, raw, agreement(totals[half:], y[half:]), agreement(corrected, y[half:])
     )
@@ -170,7 +170,5 @@ def corrected(found: Imported, space: SearchSpace) -> LatencyTable:
             f"{len(found.networks)}: nas latency pack --networks {2 * LEAST}"
         )
     sums = [found.table.sum(space, arch) for arch in found.networks]
-    line = fit(
-        [total for total, _ in sums], [count for _, count in sums], list(found.networks.values())
-    )
+    line = fit(sums, list(found.networks.values()))
     return replace(found.table, correction=line)

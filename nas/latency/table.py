@@ -23,8 +23,9 @@ import numpy as np
 
 from nas.architecture import Architecture
 from nas.components import describe
+from nas.cost import architecture_cost
 from nas.errors import ConfigError, DataError, UnsupportedRequest
-from nas.latency.correction import Correction
+from nas.latency.correction import Correction, Sum
 from nas.latency.fresh import GROUP, measured
 from nas.latency.measure import Protocol, Timing
 from nas.latency.units import Operation, units
@@ -82,15 +83,16 @@ class LatencyTable:
             ConfigError: the table is of another space.
             UnsupportedRequest: it lacks operations of this network; the message names them.
         """
-        total, count = self.sum(space, arch)
-        return total if self.correction is None else self.correction(total, count)
+        found = self.sum(space, arch)
+        return found.ms if self.correction is None else self.correction(found)
 
-    def sum(self, space: SearchSpace, arch: Architecture) -> tuple[float, int]:
-        """The sum in milliseconds, not corrected, and the number of operations; errors as above."""
+    def sum(self, space: SearchSpace, arch: Architecture) -> Sum:
+        """The sum over its operations, not corrected; errors as above."""
         found = self._units(space, arch)
         self._refuse_missing(found, arch)
         beyond = sum(self.entries[one.key].ms - self.overhead_ms for one in found)
-        return self.overhead_ms + beyond, len(found)
+        weight_mb = architecture_cost(space, arch).weight_bytes / 1e6
+        return Sum(self.overhead_ms + beyond, len(found), weight_mb)
 
     def missing(self, space: SearchSpace, archs: Iterable[Architecture]) -> dict[str, Operation]:
         """The operations of these architectures that the table lacks, by their keys."""

@@ -21,7 +21,7 @@ from safetensors.torch import load, save
 from torch.utils.data import Subset
 
 from nas.budget import Cost
-from nas.data import Data, check_fits, split
+from nas.data import Data, check_fits, check_resolution, split
 from nas.delivery import WEIGHTS
 from nas.errors import ConfigError, DataError, UnsupportedRequest
 from nas.fidelity import format_fidelity
@@ -110,7 +110,7 @@ class InheritedTraining:
         self.noise = noise
         self.device = device
         self.threads = threads
-        self._check_resolution(resolution)
+        check_resolution(data, resolution)
 
     def evaluate(self, proposal: Proposal) -> Measured:
         """Trains from scratch and validates; raises ``NotFinite`` where the loss is not finite."""
@@ -145,7 +145,7 @@ class InheritedTraining:
     def _trained(self, proposal: Proposal, start: Inherited | str) -> Measured:
         inherits = isinstance(start, Inherited)
         epochs, data_fraction, resolution = self._filled(proposal.fidelity, inherits)
-        self._check_resolution(resolution)
+        check_resolution(self.data, resolution)
         part, held_out = split(self.data, self.validation_fraction)
         used = max(2, round(data_fraction * len(part)))
         part = Subset(part.dataset, part.indices[:used])
@@ -203,13 +203,6 @@ class InheritedTraining:
             self.data_fraction if asked.data_fraction is None else asked.data_fraction,
             self.resolution if asked.resolution is None else asked.resolution,
         )
-
-    def _check_resolution(self, resolution: int | None) -> None:
-        if resolution is not None and len(self.data.input) != 3:
-            raise ConfigError(
-                f"a resolution is for images, but data set {self.data.name!r} has examples of "
-                f"shape {self.data.input}"
-            )
 
 
 def _note(parent: int, start: Inherited | str) -> dict[str, Any]:

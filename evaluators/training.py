@@ -26,7 +26,7 @@ from safetensors.torch import save
 from torch.utils.data import Subset
 
 from nas.budget import Cost
-from nas.data import Data, check_fits, split
+from nas.data import Data, check_fits, check_resolution, split
 from nas.delivery import WEIGHTS
 from nas.errors import ConfigError, DataError
 from nas.fidelity import at_size, filled, format_fidelity
@@ -138,7 +138,7 @@ class TrainingEvaluator:
         self.early_stop = early_stop
         self.teacher = teacher
         self.distillation = distillation
-        self._check_resolution(resolution)
+        check_resolution(data, resolution)
         # Read once and here: it travels to workers that may not see the folder.
         self._teacher = None if teacher is None else load_teacher(teacher, data.input, data.classes)
 
@@ -205,7 +205,7 @@ class TrainingEvaluator:
     ) -> Measured:
         fidelity = self._filled(proposal.fidelity)
         epochs, resolution = _epochs(fidelity), fidelity.resolution
-        self._check_resolution(resolution)
+        check_resolution(self.data, resolution)
         space = at_size(self.space, fidelity)
         part, held_out = split(self.data, self.validation_fraction)
         used = max(2, round((fidelity.data_fraction or 1.0) * len(part)))
@@ -302,13 +302,6 @@ class TrainingEvaluator:
 
     def _filled(self, asked: Fidelity) -> Fidelity:
         return filled(asked, Fidelity(self.epochs, self.data_fraction, self.resolution))
-
-    def _check_resolution(self, resolution: int | None) -> None:
-        if resolution is not None and len(self.data.input) != 3:
-            raise ConfigError(
-                f"a resolution is for images, but data set {self.data.name!r} has examples of "
-                f"shape {self.data.input}"
-            )
 
 
 def _epochs(fidelity: Fidelity) -> int:

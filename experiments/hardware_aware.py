@@ -17,10 +17,8 @@ import argparse
 import hashlib
 import json
 import math
-import os
 import shlex
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -42,12 +40,12 @@ from nas.components import create, describe
 from nas.cost import architecture_cost
 from nas.data import Data, fashion_mnist
 from nas.history import write_file
-from nas.latency.backends import runner
-from nas.latency.measure import Protocol, Timing, measure
+from nas.latency.fresh import Whole, measured
+from nas.latency.measure import Protocol, Timing
 from nas.latency.operations import operations
 from nas.latency.table import LatencyTable, at_speed, empty_table, profiled
 from nas.layers.attention import divisible
-from nas.space import SearchSpace, network, sample
+from nas.space import SearchSpace, sample
 from nas.training import Recipe, retrain
 from search_spaces.mbconv import MBConv, Stage
 from strategies.regularized_evolution import RegularizedEvolution
@@ -98,9 +96,6 @@ class Contender:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parsed(arguments)
-    if options.measure:
-        print(json.dumps(measure_request(sys.stdin.read())))
-        return
     began = time.perf_counter()
     torch.set_num_threads(1)
     data = fashion_mnist(options.data)
@@ -153,7 +148,6 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--test-images", type=int, default=5000, help="(%(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a timing (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--data", default="/usr/share/datasets/fashion-mnist", help="folder")
     parser.add_argument("--out", type=Path, default=Path("runs/hardware_aware"))
     parser.add_argument("--page", type=Path, default=Path("docs/results/hardware_aware.md"))
@@ -202,53 +196,22 @@ def end_to_end(networks: Sequence[Network], table: LatencyTable, folder: Path) -
     The table's reference network is among them, and all are brought to the speed that the machine
     had when the table was measured.
     """
-    searched_space = create("spaces", table.description, "space")
-    targets = [(searched_space, reference_arch(searched_space)), *networks]
-    request = {
+    wanted = {
+        "reference_ms": table.reference_ms,
         "protocol": asdict(table.protocol),
-        "networks": [[describe(space), arch.to_json()] for space, arch in targets],
+        "networks": [[describe(space), arch.to_json()] for space, arch in networks],
     }
     path = folder / "end_to_end.json"
     held = json.loads(path.read_text()) if path.exists() else {}
-    if held.get("request") != request:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-        done = subprocess.run(
-            [sys.executable, __file__, "--measure"],
-            input=json.dumps(request),
-            stdout=subprocess.PIPE,
-            env=environment,
-            text=True,
-            check=True,
-        )
-        held = {"request": request, "timings": json.loads(done.stdout.splitlines()[-1])}
+    if held.get("wanted") != wanted:
+        targets = [Whole(str(place), *one) for place, one in enumerate(networks)]
+        own = create("spaces", table.description, "space")
+        (found,) = measured(own, targets, BACKEND, table.protocol, group=len(targets))
+        speed = table.reference_ms / found.reference.ms
+        timings = [asdict(at_speed(found.timings[one.name], speed)) for one in targets]
+        held = {"wanted": wanted, "timings": timings}
         write_file(path, json.dumps(held).encode())
-    first_of_all, *timings = [Timing(**timing) for timing in held["timings"]]
-    speed = table.reference_ms / first_of_all.ms
-    return [at_speed(timing, speed) for timing in timings]
-
-
-def measure_request(text: str) -> list[dict[str, Any]]:
-    """What the fresh process does: times every network of a request."""
-    request = json.loads(text)
-    protocol = Protocol(**request["protocol"])
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    calls = {}
-    for number, (description, arch) in enumerate(request["networks"]):
-        space = create("spaces", description, "space")
-        built = network(space, Architecture.from_json(arch))
-        image = torch.randn(1, *space.input)
-        calls[str(number)] = runner(BACKEND, built, (image,), protocol)
-    found = measure(calls, protocol)
-    return [asdict(found[str(number)]) for number in range(len(calls))]
-
-
-def reference_arch(space: SearchSpace) -> Architecture:
-    """The first option everywhere: what a table's speed is told by."""
-    picks: dict[str, Any] = {}
-    while (step := space.legal(picks)) is not None:
-        picks[step[0].label] = step[1][0]
-    return Architecture(space.name, tuple(picks.items()))
+    return [Timing(**timing) for timing in held["timings"]]
 
 
 # ------------------------------------------------------------------------------- searches

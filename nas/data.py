@@ -334,6 +334,15 @@ def check_fits(data: Data, space: SearchSpace) -> None:
         )
 
 
+def check_resolution(data: Data, resolution: int | None) -> None:
+    """Raises ``ConfigError`` where examples are to be resized that are no images."""
+    if resolution is not None and len(data.input) != 3:
+        raise ConfigError(
+            f"a resolution is for images, but data set {data.name!r} has examples of shape "
+            f"{data.input}"
+        )
+
+
 def split(data: Data, fraction: float, seed: int = 0) -> tuple[Subset[Item], Subset[Item]]:
     """The training set in two parts, the second a share of it, for validation.
 

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from nas.architecture import Architecture, Scalar
 from nas.errors import ConfigError, nearest
 from nas.objective import Objective, check_objectives, scalarize
+from nas.plain import nearest_to
 from nas.predictor.protocol import Floats
 from nas.predictor.targets import normal_scores, rank_correlation
 from nas.space import SearchSpace, enumerate_architectures, sample
@@ -262,13 +263,8 @@ class Pnas:
             yield from self._prefixes(made | {choice.label: option}, steps - 1)
 
     def _completed(self, prefix: Picks) -> Architecture:
-        made = dict(prefix)
         held = self._held.as_dict() if self._held else {}
-        while (step := self.space.legal(made)) is not None:
-            choice, options = step
-            wanted = held.get(choice.label)
-            made[choice.label] = wanted if wanted in options and wanted is not None else options[0]
-        return Architecture(self.space.name, tuple(made.items()))
+        return nearest_to(self.space, held | dict(prefix))
 
     # --------------------------------------------------------------------------- predicting
 

@@ -15,6 +15,7 @@ from nas.budget import Cost
 from nas.components import create, describe
 from nas.errors import ConfigError, UnsupportedRequest
 from nas.objective import maximize, minimize
+from nas.plain import plainest
 from nas.testing import StrategyContract
 from nas.training import reproducible
 from nas.trial import Failed, Infeasible, Measured, Trial
@@ -22,7 +23,6 @@ from strategies import eas_layers
 from strategies.eas import PUBLISHED, Eas, again, eas_loss
 from strategies.eas_layers import Grower, layers_of
 from strategies.eas_policy import EasPolicy, EasSettings
-from strategies.starting import plainest
 
 SCORE = (maximize("score"),)
 TINY = EasSettings(embedding=3, hidden=4, wider_steps=1, deeper_steps=1, batch=3, lr=0.01, stage=9)

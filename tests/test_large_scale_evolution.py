@@ -12,13 +12,13 @@ import pytest
 from nas.budget import Cost
 from nas.errors import ConfigError
 from nas.objective import maximize
+from nas.plain import plainest
 from nas.space import neighbours
 from nas.testing import StrategyContract
 from nas.testing.toys import FlatSpace
 from nas.trial import Failed, Infeasible, Measured, Trial
 from search_spaces.grown_chain import GrownChain
 from strategies.large_scale_evolution import OF_TRAINING, LargeScaleEvolution
-from strategies.starting import plainest
 from strategies.tournament import Tournament
 
 SCORE = (maximize("score"),)

@@ -11,13 +11,13 @@ from growing import FOUND_ONCE, SPACE, Blocks, grown_by_hand, layer_picks, of_la
 from nas.budget import Cost
 from nas.errors import ConfigError
 from nas.objective import maximize, minimize
+from nas.plain import plainest
 from nas.space import neighbours
 from nas.testing import StrategyContract
 from nas.testing.toys import FlatSpace
 from nas.trial import Failed, Infeasible, Measured, Trial
 from strategies import nash
 from strategies.nash import KINDS, Nash
-from strategies.starting import plainest
 
 SCORE = (maximize("score"),)
 

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from nas.cost import architecture_cost
 from nas.errors import ConfigError
+from nas.plain import plainest
 from nas.space import HasEdits, count, enumerate_architectures, network, parse, sample, validate
 from nas.testing import SpaceContract
 from search_spaces.grown_chain import AddSkip, GrownChain
-from strategies.starting import plainest
 
 SMALL = GrownChain(3, (3, 5), (4, 6), spans=(1, 2), input=(3, 9, 9))
 

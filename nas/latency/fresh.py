@@ -29,7 +29,7 @@ class Group:
     """What was measured beside one another.
 
     Attributes:
-        timings: by the operations' keys, or the architectures' digests.
+        timings: by the operations' keys, the architectures' digests, or the names given.
         overhead: of a call that does next to nothing.
         reference: of the network that has the first option everywhere: the machine's speed.
         machine: as ``nas.latency.backends.machine`` describes it.
@@ -41,9 +41,22 @@ class Group:
     machine: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A network that is measured end to end, of whatever space, under a name of its own."""
+
+    name: str
+    space: SearchSpace
+    arch: Architecture
+
+
+Target = Operation | Architecture | Whole
+"""What can be measured; an architecture is the network of it that the space in question has."""
+
+
 def measured(
     space: SearchSpace,
-    targets: Sequence[Operation | Architecture],
+    targets: Sequence[Target],
     backend: str,
     protocol: Protocol,
     group: int = GROUP,
@@ -51,6 +64,8 @@ def measured(
     """Measures operations, or whole networks, in a fresh process; yields group after group.
 
     Args:
+        space: whose operations and networks they are, and whose reference network is timed with
+            every group.
         group: how many are measured beside one another.
 
     Raises:
@@ -59,12 +74,7 @@ def measured(
     """
     if not targets:
         return
-    description = describe(space)
-    if OPAQUE in description:
-        raise UnsupportedRequest(
-            f"{space.name!r} is measured in a fresh process, which cannot make it again: it is a "
-            f"{description[OPAQUE]} that lives in a script; put it in a module of its own"
-        )
+    description = _description(space)
     groups = [targets[start : start + group] for start in range(0, len(targets), group)]
     request = {
         "space": description,
@@ -113,9 +123,21 @@ def measured(
         )
 
 
-def _target(one: Operation | Architecture) -> dict[str, str]:
+def _description(space: SearchSpace) -> dict[str, Any]:
+    found = describe(space)
+    if OPAQUE in found:
+        raise UnsupportedRequest(
+            f"{space.name!r} is measured in a fresh process, which cannot make it again: it is a "
+            f"{found[OPAQUE]} that lives in a script; put it in a module of its own"
+        )
+    return dict(found)
+
+
+def _target(one: Target) -> dict[str, Any]:
     if isinstance(one, Operation):
         return {"name": one.key, "arch": one.arch.to_json(), "key": one.key}
+    if isinstance(one, Whole):
+        return {"name": one.name, "arch": one.arch.to_json(), "space": _description(one.space)}
     return {"name": one.digest(), "arch": one.to_json()}
 
 

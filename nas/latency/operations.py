@@ -8,12 +8,13 @@ by sampling, which goes on until as many architectures again have brought nothin
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from nas.architecture import Architecture, Scalar
+from nas.architecture import Architecture
 from nas.latency.units import Operation, Reading, read
+from nas.plain import nearest_to
 from nas.space import SearchSpace, sample
 
 MOST_PLANNED = 2_000
@@ -82,7 +83,7 @@ def _planned(space: SearchSpace, batch: int) -> Iterator[Architecture]:
     reading = read(space, sample(space, rng), batch)
     # With all blocks there, what is open in them shows.
     deep = {label: max(options[label]) for label in reading.depths if label in options}
-    reading = read(space, _nearest_to(space, deep), batch)
+    reading = read(space, nearest_to(space, deep), batch)
     deep = {label: max(options[label]) for label in reading.depths if label in options}
     blocks = [
         tuple(label for label in labels if label in options)
@@ -103,14 +104,4 @@ def _planned(space: SearchSpace, batch: int) -> Iterator[Architecture]:
             planned += 1
             for labels, product in products.items():
                 wanted |= dict(zip(labels, product[number % len(product)], strict=True))
-            yield _nearest_to(space, wanted)
-
-
-def _nearest_to(space: SearchSpace, wanted: Mapping[str, Scalar]) -> Architecture:
-    """The architecture that has these options where they are legal, and the first elsewhere."""
-    made: dict[str, Scalar] = {}
-    while (step := space.legal(made)) is not None:
-        choice, options = step
-        asked = wanted.get(choice.label)
-        made[choice.label] = asked if asked in options and asked is not None else options[0]
-    return Architecture.of_legal(space.name, tuple(made.items()))
+            yield nearest_to(space, wanted)

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from nas.architecture import Architecture, Scalar
+from nas.architecture import Architecture
 from nas.components import describe
 from nas.errors import ConfigError, DataError, InvalidArchitecture
 from nas.history import write_file
 from nas.latency.runner import MANIFEST
+from nas.plain import plainest
 from nas.space import SearchSpace, network, sample
 
 FORMAT = "nasforge latency pack"
@@ -111,7 +112,7 @@ def pack(
         return onnx_bytes(built, (torch.zeros(batch, *space.input),))
 
     yield "nothing.onnx", onnx_bytes(*nothing(BACKEND))
-    yield "reference.onnx", whole(_first(space))
+    yield "reference.onnx", whole(plainest(space))
     for number, operation in enumerate(found.values()):
         entry = {"key": operation.key, "title": operation.title}
         content = onnx_bytes(operation.module(space), operation.example())
@@ -122,14 +123,6 @@ def pack(
     yield RUNNER, Path(__file__).with_name("runner.py").read_bytes()
     manifest["id"] = digest.hexdigest()
     yield MANIFEST, json.dumps(manifest, indent=1).encode()
-
-
-def _first(space: SearchSpace) -> Architecture:
-    """The first option everywhere: it is timed now and then, to tell how fast a device is."""
-    picks: dict[str, Scalar] = {}
-    while (step := space.legal(picks)) is not None:
-        picks[step[0].label] = step[1][0]
-    return Architecture.of_legal(space.name, tuple(picks.items()))
 
 
 def _random(space: SearchSpace, count: int, seed: int) -> list[Architecture]:

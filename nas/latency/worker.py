@@ -4,6 +4,7 @@ standard input and writes one line of JSON for each group that it has measured.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -39,14 +40,15 @@ def work(request: Mapping[str, Any]) -> Any:
     """Measures what a request asks for, group by group.
 
     A request has the descriptions of a space and a protocol, the backend, and groups of targets:
-    ``{"arch": …}`` for a network, with ``"key"`` for one of its operations.
+    ``{"arch": …}`` for a network, with ``"space"`` for one of another space, with ``"key"`` for
+    one of its operations.
     """
     import torch
 
     from nas.components import create
     from nas.latency import backends
     from nas.latency.measure import Protocol, measure
-    from nas.space import from_picks
+    from nas.plain import plainest
 
     protocol = Protocol(**request["protocol"])
     torch.set_num_threads(protocol.threads)
@@ -54,28 +56,12 @@ def work(request: Mapping[str, Any]) -> Any:
     backend = request["backend"]
     yield {"machine": backends.machine(backend)}
     empty, number = backends.nothing(backend)
-    first = from_picks(space, _first(space)).to_json()
-    always = [{"name": REFERENCE, "arch": first}]
+    always = [{"name": REFERENCE, "arch": plainest(space).to_json()}]
     for group in request["groups"]:
         calls = {NOTHING: backends.runner(backend, empty, number, protocol)}
         calls |= _calls(space, backend, protocol, [*always, *group])
         found = measure(calls, protocol)
-        yield {"timings": {name: vars_of(timing) for name, timing in found.items()}}
-
-
-def _first(space: Any) -> dict[str, Any]:
-    """The picks of the architecture that has the first option everywhere."""
-    made: dict[str, Any] = {}
-    while (step := space.legal(made)) is not None:
-        made[step[0].label] = step[1][0]
-    return made
-
-
-def vars_of(timing: Any) -> dict[str, Any]:
-    """A timing as JSON."""
-    import dataclasses
-
-    return dataclasses.asdict(timing)
+        yield {"timings": {name: dataclasses.asdict(timing) for name, timing in found.items()}}
 
 
 def _calls(
@@ -84,6 +70,7 @@ def _calls(
     import torch
 
     from nas.architecture import Architecture
+    from nas.components import create
     from nas.latency import backends
     from nas.latency.units import units
     from nas.space import network
@@ -96,10 +83,11 @@ def _calls(
             operation = found[target["key"]]
             module, inputs = operation.module(space), operation.example()
         else:
+            own = create("spaces", target["space"], "space") if "space" in target else space
             torch.manual_seed(0)
-            module = network(space, arch)
+            module = network(own, arch)
             generator = torch.Generator().manual_seed(0)
-            inputs = (torch.randn(protocol.batch, *space.input, generator=generator),)
+            inputs = (torch.randn(protocol.batch, *own.input, generator=generator),)
         calls[target["name"]] = backends.runner(backend, module, inputs, protocol)
     return calls
 

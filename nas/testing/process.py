@@ -22,9 +22,8 @@ def in_another_process(function: str, **arguments: Any) -> Any:
     """Calls ``module:function`` in another process; arguments and result cross as JSON.
 
     The other process sees the same ``sys.path`` and hashes strings differently, so that what
-    depends on the order of a set, or on ``hash``, gives itself away. It is started by the first
-    call and answers later ones as well, since importing torch takes seconds; with another
-    ``sys.path``, environment or working directory a fresh one is.
+    depends on the order of a set, or on ``hash``, gives itself away. It is fresh, but for torch,
+    which takes seconds to import: it is forked from one that has done that and nothing else.
 
     Raises:
         AssertionError: the function or the process failed; the message is what it wrote.
@@ -102,17 +101,32 @@ def _end() -> None:
 
 
 def serve() -> None:
-    """The other process's side: answers a line with a line until there are no more."""
+    """The other side: answers each line with a line, in a process of its own."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what functions print is no answer
     sys.path[:] = json.loads(sys.stdin.readline())
+    importlib.import_module("torch")
     for line in sys.stdin:
-        call = json.loads(line)
-        module, _, name = call["function"].partition(":")
-        try:
-            result = getattr(importlib.import_module(module), name)(**call["arguments"])
-            answer = json.dumps({"result": result})
-        except Exception:
-            answer = json.dumps({"error": traceback.format_exc()})
-        answers.write(answer + "\n")
-        answers.flush()
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                answers.write(_answer(**json.loads(line)) + "\n")
+                answers.flush()
+                code = 0
+            finally:
+                os._exit(code)  # whatever happens, it must not go on as the other one
+        _, status = os.waitpid(child, 0)
+        if status:
+            code = os.waitstatus_to_exitcode(status)
+            answers.write(json.dumps({"error": f"it ended with code {code}"}) + "\n")
+            answers.flush()
+
+
+def _answer(function: str, arguments: dict[str, Any]) -> str:
+    module, _, name = function.partition(":")
+    try:
+        result = getattr(importlib.import_module(module), name)(**arguments)
+        return json.dumps({"result": result})
+    except Exception:
+        return json.dumps({"error": traceback.format_exc()})

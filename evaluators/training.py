@@ -47,13 +47,10 @@ from nas.training import (
 )
 from nas.training.extrapolation import EarlyStop, extrapolated
 from nas.training_state import TrainingState
-from nas.trial import CHECKPOINT, Fidelity, Measured, Proposal, Trial
+from nas.trial import CHECKPOINT, STOPPED, Fidelity, Measured, Proposal, Trial
 
 BEST = "best_known"
 """The note of a proposal in which it is told the accuracy that it should surpass."""
-
-STOPPED = "stopped"
-"""The note of a trial whose training was given up: when, and why."""
 
 VALIDATION_CURVE = "validation_curve"
 """The note that holds the validation accuracy (fraction) after each epoch."""

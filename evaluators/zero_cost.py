@@ -190,12 +190,14 @@ class ZeroCost:
         return Measured({**_named(found.values), RANKED: self._rank(found)}, notes=notes)
 
     def preview(self, arch: Architecture) -> Mapping[str, float]:
-        """The scores that need no data; with ``rank_score`` where none does."""
+        """The scores that need no data; with ``rank_score`` where none does and ``fit`` is done."""
         free = tuple(name for name in self.proxies if PROXIES[name].needs == "nothing")
         if not free:
             return {}
         found = self._scored(arch, free)
-        ranked = {RANKED: self._rank(found)} if free == self.proxies else {}
+        # Not before: what is scored here would not be kept in the run's folder.
+        known = free == self.proxies and self._population is not None
+        ranked = {RANKED: self._rank(found)} if known else {}
         return {**_named(found.values), **ranked}
 
     def planned_epochs(self, fidelity: Fidelity) -> float:

@@ -43,7 +43,7 @@ from nas.history import write_file
 from nas.latency.fresh import Whole, measured
 from nas.latency.measure import Protocol, Timing
 from nas.latency.operations import operations
-from nas.latency.table import LatencyTable, at_speed, empty_table, profiled
+from nas.latency.table import LatencyTable, at_speed, continued, empty_table, profiled
 from nas.layers.attention import divisible
 from nas.space import SearchSpace, sample
 from nas.training import Recipe, retrain
@@ -175,7 +175,11 @@ def first(data: Data, images: int, test_images: int | None = None) -> Data:
 def profiled_table(space: SearchSpace, path: Path, protocol: Protocol) -> LatencyTable:
     """The table in a file, measured as far as it is not; as ``nas latency profile`` does."""
     wanted = operations(space)
-    table = LatencyTable.load(path) if path.exists() else empty_table(space, BACKEND, protocol)
+    table = empty_table(space, BACKEND, protocol, file=str(path))
+    if path.exists():
+        table = replace(
+            continued(LatencyTable.load(path), space, BACKEND, protocol), protocol=protocol
+        )
 
     def keep(found: LatencyTable, waiting: int) -> None:
         found.save(path)
@@ -316,7 +320,8 @@ def trained(one: Contender, data: Data, options: argparse.Namespace) -> list[flo
             )
             return found.test_accuracy
 
-        key = f"{one.arch.digest()}_{one.space_digest}_{seed}"
+        training = f"{options.final_epochs}_{options.final_images}_{options.test_images}_{seed}"
+        key = f"{one.arch.digest()}_{one.space_digest}_{training}"
         accuracies.append(json_of(options.out / "trained" / f"{key}.json", make))
     print(one.name, one.budget, accuracies, flush=True)
     return accuracies

@@ -123,8 +123,9 @@ intervals by the bootstrap.
 ![ρ of each score, and the recipe's scores against accuracy]({picture.name})
 
 - Networks are the benchmark's (16 channels, 5 cells a stage, 32×32) with fresh weights, given
-  images of CIFAR-10: batch {size}, NASWOT {2 * size}, GraSP {size // 2}, ZiCo two halves of
-  {size}. The papers take 64 and 128; figures of others are for their batches, samples and seeds.
+  images of CIFAR-10 where a proxy needs some (Zen-score and AZ-NAS are given noise, SynFlow ones):
+  batch {size}, NASWOT {2 * size}, GraSP {size // 2}, ZiCo two halves of {size // 2}. The papers
+  take 64 and 128; figures of others are for their batches, samples and seeds.
 - ms: processor time, median of {options.timed} architectures on one thread, scores interleaved,
   without building the network ({largest:.0f} ms). grad_norm, snip and fisher
   come from one pass; so do AZ-NAS's three.

@@ -12,6 +12,7 @@ from nas.evaluator import Evaluator, HasPreview
 from nas.objective import Objective, violated
 from nas.space import mutate, sample
 from nas.strategy import Strategy
+from nas.trial import NotFinite
 
 _TRIES = 200
 
@@ -37,12 +38,17 @@ def check_limits(strategy: Strategy, evaluator: Evaluator) -> None:
             arch = sample(space, rng)
         else:
             arch = mutate(space, best, rng)
-        values = dict(evaluator.preview(arch))
+        try:
+            values = dict(evaluator.preview(arch))
+        except NotFinite:
+            continue  # a failed trial, and no reason to refuse the search
         if violated(limited, values) is None:
             return
         excess = _excess(limited, values)
         if excess <= best_excess:
             best, best_values, best_excess = arch, values, excess
+    if best is None:
+        return
     raise InfeasibleLimit(
         f"no architecture of {space.name!r} found meets the limits: of {_TRIES} looked at, the "
         f"nearest miss is {violated(limited, best_values)}. Raise the limit, or make the space's "

@@ -14,6 +14,9 @@ from nas.errors import ConfigError, NasError
 CHECKPOINT = "checkpoint"
 """The artifact that a trial's training is taken up from; deleted once nothing may do that."""
 
+STOPPED = "stopped"
+"""The note of a trial whose training was given up before its fidelity: when, and why."""
+
 FailureCause = Literal["exception", "timeout", "memory", "not finite", "worker died"]
 
 

@@ -1,7 +1,7 @@
 """EAS: a controller that learns which layers of a network to widen and where to add more.
 
 Cai, Chen, Zhang, Yu & Wang, "Efficient Architecture Search by Network Transformation", AAAI 2018.
-Every architecture is made from the same start by five steps in which the wider actor decides for
+Every architecture is made from the same start by four steps in which the wider actor decides for
 each layer whether it takes its next width, and five in which the deeper actor inserts a layer
 (``strategies.eas_policy``); it is trained from its parent's weights (the evaluator's part:
 ``inherited``, 20 epochs in the paper). Ten of them are a batch for REINFORCE, their rewards

@@ -39,7 +39,7 @@ Decide = Callable[[torch.Tensor], list[int]]
 
 @dataclass(frozen=True)
 class EasSettings:
-    """How EAS is built and trained; the defaults are the paper's, the rest its authors' code's.
+    """How EAS is built and trained; the defaults are its authors' code's for plain networks.
 
     Attributes:
         embedding: length of a pick's embedding.
@@ -54,10 +54,10 @@ class EasSettings:
 
     embedding: int = 16
     hidden: int = 50
-    wider_steps: int = 5
+    wider_steps: int = 4
     deeper_steps: int = 5
     batch: int = 10
-    lr: float = 0.001
+    lr: float = 0.002
     baseline_decay: float = 0.95
     entropy_weight: float = 1e-5
     stage: int = 300

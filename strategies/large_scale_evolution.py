@@ -15,7 +15,9 @@ An individual's learning rate is no part of its architecture: it is noted with t
 evaluator trains with the rate noted if it is ``inherited``; others take no notice.
 One whose weights are reset has no parent to inherit from.
 
-What differs from the paper: a mutation that cannot be applied is not drawn; edits are those of
+What differs from the paper: a layer behind one that went in or out keeps its own weights where
+the child computes what its parent does, and takes those of the layer that had its place elsewhere
+(the paper's keep theirs); a mutation that cannot be applied is not drawn; edits are those of
 the space's options. A member dies only while enough others are alive or on their way
 (``strategies.tournament``).
 """

@@ -25,8 +25,8 @@ from typing import Any
 
 from nas.architecture import Architecture
 from nas.draws import Draws
-from nas.errors import ConfigError
-from nas.morphism import morphisms
+from nas.errors import ConfigError, nearest
+from nas.morphism import MORPHISM_KINDS, morphisms
 from nas.objective import Objective, check_objectives, scalarize
 from nas.space import SearchSpace, mutate, sample
 from nas.strategy import proposal_draws, proposal_seed
@@ -77,6 +77,9 @@ class Nash:
                 raise ConfigError(f"{name} must be at least {least}, got {value}")
         if isinstance(kinds, str) or not kinds:
             raise ConfigError(f"kinds must name morphisms, as in {list(KINDS)}; got {kinds!r}")
+        for kind in kinds:
+            if kind not in MORPHISM_KINDS:
+                raise ConfigError(f"kinds: no morphism {kind!r}: {nearest(kind, MORPHISM_KINDS)}")
         if len(initial) > 1:
             raise ConfigError(f"initial: a climb starts from one architecture, got {len(initial)}")
         self.space = space

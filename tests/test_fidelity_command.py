@@ -30,7 +30,7 @@ from nas.ranking import rank_agreement
 from nas.search import search
 from nas.space import network, sample
 from nas.testing.toys import FlatSpace
-from nas.trial import Fidelity, Proposal
+from nas.trial import STOPPED, Fidelity, Proposal
 from search_spaces.chain import Chain
 from search_spaces.darts import Darts
 from search_spaces.nasbench201 import NasBench201
@@ -275,6 +275,23 @@ def test_the_command_prints_draws_and_goes_on(nas, tmp_path):
     assert document["fidelities"][0]["cost_epochs"] == 1 / 16
     stored = json.loads((folder / "fidelity.json").read_text())
     assert len(stored["fidelities"][0]["pairs"]) == 8
+
+
+def test_full_trainings_are_not_given_up(nas, tmp_path):
+    """What a fidelity is judged by is full, also where the search would give up."""
+    (tmp_path / "stops.yaml").write_text(
+        CONFIG.replace(
+            "{name: tabular, table: digits, runs: seed}",
+            "{name: training, data_fraction: 0.5, early_stop: {probability: 0.99}}",
+        ).replace("space:", "data: digits\nspace:", 1)
+    )
+    words = ("--low", "epochs=1", "--full", "epochs=6", "--count", "4", "--metric", "accuracy")
+    code, _, err = nas("stops.yaml", *words, "--out", "found")
+    assert code == 0, err
+    trials = History(tmp_path / "found").trials
+    assert len(trials) == 8
+    assert not any(STOPPED in trial.notes for trial in trials)
+    assert {trial.cost.epochs for trial in trials} == {0.5, 3.0}
 
 
 def test_the_command_takes_a_run_and_its_first_objective(nas, tmp_path):

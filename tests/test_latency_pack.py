@@ -19,18 +19,19 @@ from typer.testing import CliRunner
 from nas.cli import app
 from nas.errors import ConfigError, DataError
 from nas.latency import runner
+from nas.latency.correction import Correction
 from nas.latency.importing import corrected, imported
 from nas.latency.measure import summary
 from nas.latency.operations import operations
 from nas.latency.pack import pack, read_manifest, write_pack
 from nas.latency.table import LatencyTable
-from nas.space import sample
+from nas.space import enumerate_architectures, sample
 from search_spaces.mbconv import MBConv, Stage
 
 pytest.importorskip("onnxruntime")
 
 SPACE = MBConv(
-    (Stage(("ir",), (8,), kernels=(3, 5), expansions=(2,)),),
+    (Stage(("ir",), (8,), (1, 2), kernels=(3, 5), expansions=(2, 3)),),
     stem=8,
     head=8,
     widths=(100,),
@@ -97,6 +98,42 @@ def test_what_was_measured_is_a_table(packed):
     assert found.held_out is None
     with pytest.raises(ConfigError, match=r"there are 2: nas latency pack --networks 20"):
         corrected(found, SPACE)
+
+
+def test_a_correction_is_fitted_to_the_networks_of_a_pack(packed, tmp_path):
+    """Networks that take what a known line says: the correction finds it."""
+    table = imported(packed / "results.json", packed / "pack").table
+    line = Correction(0.5, 1.2, 0.01, 3.0, 20)
+    manifest = json.loads((packed / "pack" / "manifest.json").read_text())
+    results = json.loads((packed / "results.json").read_text())
+    archs = list(enumerate_architectures(SPACE))
+    assert len(archs) == 20
+    np.random.default_rng(5).shuffle(archs)
+    manifest["networks"] = [
+        {"key": arch.digest(), "arch": arch.to_json(), "file": ""} for arch in archs
+    ]
+    shown = next(iter(results["groups"][0]["operations"].values()))
+    for group in results["groups"]:
+        group["networks"] = {}
+    for arch in archs:
+        ms = line(table.sum(SPACE, arch))
+        timing = {**shown, "ms": ms, "p10": ms, "p90": ms}
+        results["groups"][0]["networks"][arch.digest()] = timing
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    found = imported(tmp_path / "results.json", tmp_path / "manifest.json")
+    assert found.raw.networks == len(archs)
+    assert found.held_out.mape == pytest.approx(0, abs=1e-6)
+    assert found.held_out_raw.mape > 0.01
+    out = tmp_path / "table.json"
+    arguments = ["latency", "import", str(tmp_path / "results.json"), "--correct"]
+    arguments += ["--pack", str(tmp_path / "manifest.json"), "--out", str(out)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, (done.output, done.exception)
+    kept = LatencyTable.load(out)
+    assert kept.correction == corrected(found, SPACE).correction
+    for arch in archs:
+        assert kept.predict(SPACE, arch) == pytest.approx(line(table.sum(SPACE, arch)), rel=1e-6)
 
 
 def test_measuring_goes_on_where_it_was(packed, tmp_path):

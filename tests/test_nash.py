@@ -193,6 +193,7 @@ def test_climbs_further_than_a_blind_walk(blocks):
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"kinds": ()}, "kinds"),
         ({"kinds": "wider"}, "kinds"),
+        ({"kinds": ("wider", "deepr")}, "no morphism 'deepr': did you mean 'deeper'"),
         ({"initial": ["width=2", "width=3"]}, "one architecture, got 2"),
     ],
 )

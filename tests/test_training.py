@@ -16,7 +16,6 @@ from nas.errors import ConfigError, DataError, NasError
 from nas.space import parse
 from nas.training import (
     Recipe,
-    _resized,
     augmented,
     choose_device,
     evaluate,
@@ -25,6 +24,7 @@ from nas.training import (
     retrain,
     train,
 )
+from nas.training.augmentation import resized
 from nas.trial import NotFinite
 from search_spaces.chain import Chain
 
@@ -276,10 +276,10 @@ def test_no_augmentation_without_the_recipe_or_the_data_asking(data):
 
 def test_resolution_resizes_by_area(data):
     images = torch.rand(2, 1, 8, 8)
-    assert _resized(images, 8) is images
-    assert _resized(images, None) is images
-    assert _resized(images, 4).shape == (2, 1, 4, 4)
-    constant = _resized(torch.full((1, 1, 8, 8), 0.5), 5)
+    assert resized(images, 8) is images
+    assert resized(images, None) is images
+    assert resized(images, 4).shape == (2, 1, 4, 4)
+    constant = resized(torch.full((1, 1, 8, 8), 0.5), 5)
     torch.testing.assert_close(constant, torch.full((1, 1, 5, 5), 0.5))
 
 

@@ -126,9 +126,12 @@ def test_a_limit_on_a_score_stops_before_the_next_stage():
         assert ("score" in outcome.values) == isinstance(outcome, Measured)
 
 
-def test_a_search_by_rank_score_keeps_the_reference_in_its_folder(tmp_path):
+@pytest.mark.parametrize("limit", [None, 0.0])
+def test_a_search_by_rank_score_keeps_the_reference_in_its_folder(tmp_path, limit):
+    """Also where a limit is looked at before there is a folder."""
     evaluator = ZeroCost(space(), reference=5, batch_size=4)
-    strategy = RandomSearch(space(), (maximize("rank_score"), minimize("macs_score")), seed=0)
+    objectives = (maximize("rank_score", limit=limit), minimize("macs_score"))
+    strategy = RandomSearch(space(), objectives, seed=0)
     history = History(tmp_path / "run")
     trials = list(search(strategy, evaluator, Serial(), Budget(trials=4), history))
     assert all(0 <= trial.values["rank_score"] <= 1 for trial in trials)

@@ -66,6 +66,8 @@ def fidelity(
     for stage in getattr(run.evaluator, "stages", (run.evaluator,)):
         if hasattr(stage, "keep_weights"):
             stage.keep_weights = False  # nobody takes these networks home
+        if hasattr(stage, "early_stop"):
+            stage.early_stop = None  # each training is to reach its fidelity
     folder = out or default
     history = History(folder)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -67,7 +67,7 @@ def profile(
     from nas.latency.table import LatencyTable, continued, empty_table, profiled
     from nas.space import parse
 
-    found = _space(space, settings)
+    found = space_of(space, settings)
     words = shlex.join([space, *(w for one in settings or [] for w in ("--set", one))])
     before = LatencyTable.load(out) if out.exists() else None
     given = {
@@ -218,7 +218,7 @@ def line(name: str, found: Agreement) -> str:
     )
 
 
-def _space(name: str, settings: list[str] | None) -> SearchSpace:
+def space_of(name: str, settings: list[str] | None) -> SearchSpace:
     from nas.components import create
     from nas.config import change
 

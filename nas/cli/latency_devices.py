@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from nas.cli.common import Json, Settings, err_console, out_console, print_json
-from nas.cli.latency import Space, latency, line
+from nas.cli.latency import Space, latency, line, space_of
 from nas.errors import ConfigError, nearest
 
 Table = Annotated[Path, typer.Option("--out", metavar="FILE", help="What is written.")]
@@ -35,7 +35,7 @@ def pack(
     from nas.latency.pack import pack as files
     from nas.latency.pack import write_pack
 
-    found = _space(space, settings)
+    found = space_of(space, settings)
     with err_console.status("finding the operations") as status:
 
         def on_file(done: int, total: int) -> None:
@@ -118,7 +118,7 @@ def fit(
     from nas.latency.whole import errors, fitted
     from nas.latency.whole_files import read_measurements
 
-    found = _space(space, settings)
+    found = space_of(space, settings)
     devices = read_measurements(data, found)
     if device is None and len(devices) > 1:
         raise ConfigError(
@@ -152,10 +152,3 @@ def fit(
     if held_out is not None:
         out_console.print(f"held out          {held_out}", highlight=False)
     out_console.print(f"fit: {out}", highlight=False)
-
-
-def _space(name: str, settings: list[str] | None) -> Any:
-    from nas.components import create
-    from nas.config import change
-
-    return create("spaces", change({"name": name}, settings or []), "space")

@@ -114,8 +114,9 @@ def measured(
                 yield Group(timings, overhead, timings.pop(REFERENCE), machine)
         except BrokenPipeError:
             pass  # it died before it read: see below
-        finally:
-            process.kill() if sys.exc_info()[0] else process.wait()
+        except BaseException:  # GeneratorExit too: whoever asked wants no more
+            process.kill()
+            raise
     if process.returncode:
         raise UnsupportedRequest(
             f"the process that measures {space.name!r} with {backend!r} ended with code "

@@ -83,16 +83,21 @@ class LatencyTable:
             ConfigError: the table is of another space.
             UnsupportedRequest: it lacks operations of this network; the message names them.
         """
-        found = self.sum(space, arch)
-        return found.ms if self.correction is None else self.correction(found)
+        if self.correction is None:
+            return self._added(space, arch)[0]
+        return self.correction(self.sum(space, arch))
 
     def sum(self, space: SearchSpace, arch: Architecture) -> Sum:
-        """The sum over its operations, not corrected; errors as above."""
+        """The sum over its operations, not corrected, and its size; errors as above."""
+        ms, operations = self._added(space, arch)
+        return Sum(ms, operations, architecture_cost(space, arch).weight_bytes / 1e6)
+
+    def _added(self, space: SearchSpace, arch: Architecture) -> tuple[float, int]:
+        """The sum in milliseconds, and over how many operations."""
         found = self._units(space, arch)
         self._refuse_missing(found, arch)
         beyond = sum(self.entries[one.key].ms - self.overhead_ms for one in found)
-        weight_mb = architecture_cost(space, arch).weight_bytes / 1e6
-        return Sum(self.overhead_ms + beyond, len(found), weight_mb)
+        return self.overhead_ms + beyond, len(found)
 
     def missing(self, space: SearchSpace, archs: Iterable[Architecture]) -> dict[str, Operation]:
         """The operations of these architectures that the table lacks, by their keys."""

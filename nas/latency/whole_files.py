@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -97,10 +98,18 @@ def _rows(
         for column, device in enumerate(devices):
             value = row.get(device)
             try:
-                latency[number, column] = np.nan if value in (None, "") else float(value)
+                ms = np.nan if value in (None, "") else float(value)
             except (TypeError, ValueError) as error:
                 raise DataError(f"{path}, {where}: {device!r} is {value!r}, no number") from error
+            _check(path, where, device, ms)
+            latency[number, column] = ms
     return {device: (archs, latency[:, column]) for column, device in enumerate(devices)}
+
+
+def _check(path: Path, where: str, device: str, ms: float) -> None:
+    """Raises ``DataError`` for what no network takes; NaN is one that was not measured."""
+    if not (math.isnan(ms) or (math.isfinite(ms) and ms > 0)):
+        raise DataError(f"{path}, {where}: {device!r} is {ms!r}, expected ms above 0")
 
 
 def _npz(path: Path, content: bytes, space: SearchSpace) -> Measurements:
@@ -129,4 +138,7 @@ def _npz(path: Path, content: bytes, space: SearchSpace) -> Measurements:
         except NasError as error:
             raise DataError(f"{path}, network {number}: {error}") from error
     ms = latency.astype(np.float64)
+    for number, row in enumerate(ms):
+        for device, value in zip(devices, row, strict=True):
+            _check(path, f"network {number}", device, float(value))
     return {device: (archs, ms[:, column]) for column, device in enumerate(devices)}

@@ -76,10 +76,12 @@ def _calls(
     from nas.space import network
 
     calls = {}
+    found: dict[str, Any] = {}  # operations by their keys; an architecture that has one has many
     for target in group:
         arch = Architecture.from_json(target["arch"])
         if "key" in target:
-            found = {one.key: one for one in units(space, arch, protocol.batch)}
+            if target["key"] not in found:
+                found |= {one.key: one for one in units(space, arch, protocol.batch)}
             operation = found[target["key"]]
             module, inputs = operation.module(space), operation.example()
         else:

@@ -20,6 +20,9 @@ from nas.morphism.plan import Plan, find_plan
 from nas.morphism.trace import Operation, Weight, graph_of
 from nas.space import HasEdits, SearchSpace, from_picks, validate
 
+MORPHISM_KINDS = ("wider", "kernel", "deeper", "skip", "branch", "same")
+"""What ``Morphism.kind`` may be."""
+
 MOST_COMBINATIONS = 64
 """So many ways of filling what a step opens are tried at most, the first ones."""
 

@@ -209,7 +209,7 @@ def _makers(space: SearchSpace) -> dict[str, Callable[[Rows], Rows]]:
         pool[np.arange(width), pooled] = 1.0
         makers["counts"] = functools.partial(_times, pool)
         if total * (total + 1) // 2 <= MOST_FEATURES:
-            mean = pool.sum(axis=0) * _share(space, groups)
+            mean = pool.sum(axis=0) * _share(groups)
             makers["pairs"] = functools.partial(_pairs, pool, mean)
     values = np.zeros((width, len(space.choices)), dtype=np.float32)
     start = 0
@@ -229,7 +229,7 @@ def _makers(space: SearchSpace) -> dict[str, Callable[[Rows], Rows]]:
     return makers
 
 
-def _share(space: SearchSpace, groups: dict[tuple[object, ...], int]) -> Rows:
+def _share(groups: dict[tuple[object, ...], int]) -> Rows:
     return np.concatenate(
         [np.full(len(options), 1.0 / len(options), dtype=np.float32) for options in groups]
     )

@@ -15,7 +15,7 @@ from nas.objective import Direction, Metric
 from nas.predictor.protocol import Floats
 from nas.space import SearchSpace, validate
 from nas.tables import Table
-from nas.trial import Measured
+from nas.trial import STOPPED, Measured
 
 _ALIASES = {"accuracy": "validation_accuracy", "loss": "validation_loss"}
 
@@ -82,11 +82,11 @@ def from_pairs(
 def from_history(
     history: History, space: SearchSpace, metric: str, epochs: int | None = None
 ) -> Measurements:
-    """The measured trials of a run.
+    """The measured trials of a run, but those that were given up before their fidelity.
 
     Args:
-        metric: one of those that its trials measured. It is maximised, unless the run's
-            objectives say otherwise.
+        metric: one of those that its trials measured. Where it is none of the run's objectives,
+            costs, losses and errors are minimised by their names, and all else is maximised.
         epochs: only trials that were asked for so many.
 
     Raises:
@@ -94,7 +94,11 @@ def from_history(
             not say which: values of short and long trainings are not those of one function.
     """
     source = str(history.folder or "history")
-    measured = [trial for trial in history.trials if isinstance(trial.outcome, Measured)]
+    measured = [
+        trial
+        for trial in history.trials
+        if isinstance(trial.outcome, Measured) and STOPPED not in trial.notes
+    ]
     has = [trial for trial in measured if metric in trial.values]
     if not has:
         names = dict.fromkeys(name for trial in measured for name in trial.values)
@@ -116,10 +120,10 @@ def from_history(
             f"{source}: {metric!r} was measured at several fidelities ({listed}); say which with "
             "epochs: a surrogate is fitted on one"
         )
-    direction: Direction = "maximize"
+    direction: Direction = "minimize" if _is_cost(metric) else "maximize"
     for document in objectives_of(history.header or {}):
-        if isinstance(document, dict) and document.get("minimize") == metric:
-            direction = "minimize"
+        if isinstance(document, dict) and metric in document.values():
+            direction = "minimize" if document.get("minimize") == metric else "maximize"
     declared = Metric(metric, _unit(metric), direction)
     return from_pairs(space, [(t.arch, t.values[metric]) for t in has], declared, source)
 
@@ -179,6 +183,11 @@ def from_table(
         if np.isfinite(values[row])
     ]
     return from_pairs(space, pairs, declared, source)
+
+
+def _is_cost(metric: str) -> bool:
+    names = ("macs", "parameters")
+    return metric in names or metric.endswith(("loss", "error", "_ms", "_mj", "_bytes"))
 
 
 def _unit(metric: str) -> str:

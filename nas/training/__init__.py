@@ -5,7 +5,6 @@ torch's own random state is as it was afterwards.
 """
 
 from nas.training.augmentation import augmented, cutout, mixup, resized
-from nas.training.augmentation import resized as _resized
 from nas.training.batches import Device, choose_device, fetch, reproducible
 from nas.training.distillation import DEFAULT_DISTILLATION, Distillation
 from nas.training.loop import batch_loss, train, train_until, training_loss
@@ -21,7 +20,6 @@ __all__ = [
     "Distillation",
     "Recipe",
     "Retrained",
-    "_resized",
     "augmented",
     "batch_loss",
     "choose_device",

@@ -161,7 +161,8 @@ class Tap:
     def _hear(
         self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
     ) -> None:
-        self.heard.append((inputs[0], output))
+        if not torch.is_inference_mode_enabled():  # a validation in between is not of a lesson
+            self.heard.append((inputs[0], output))
 
     def features(self, logits: torch.Tensor) -> torch.Tensor:
         """What went into the layer that gave these logits."""
@@ -205,6 +206,7 @@ def lesson(
         (module, module.training) for network in (teacher, student) for module in network.modules()
     ]
     both = None
+    home = next((tensor.device for tensor in teacher.state_dict().values()), images.device)
     try:
         teacher.to(images.device).eval()
         student.eval()
@@ -219,6 +221,7 @@ def lesson(
     finally:
         for tap in both.taps if both is not None else ():
             tap.remove()
+        teacher.to(home)
         for module, training in modes:
             module.training = training
 

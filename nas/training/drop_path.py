@@ -4,7 +4,8 @@ Scheduled drop path: Zoph et al., "Learning Transferable Architectures", CVPR 20
 it: the probability is the recipe's, times the share of the epochs that are behind. What is left
 out is what a network's ``DropPath`` layers stand behind. A network without such layers has them
 while it is trained, and looks and costs as it did afterwards: behind each edge of a cell that is
-no identity, and behind the body of each residual block.
+no identity, and behind the body of each residual block (``nas.layers``' ``Residual``, ``Shortcut``
+and ``RepGhostBottleneck``; sums that a layer makes otherwise are left alone).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import nn
 from nas.errors import UnsupportedRequest
 from nas.layers.cells import DropPath
 from nas.layers.mobile import Residual, Shortcut
+from nas.layers.reparam import RepGhostBottleneck
 
 
 def branches(network: nn.Module) -> list[nn.Module]:
@@ -30,6 +32,8 @@ def branches(network: nn.Module) -> list[nn.Module]:
             found += [edge for edge in edges.values() if not isinstance(edge, nn.Identity)]
         elif isinstance(module, Residual | Shortcut):
             found.append(module.body)
+        elif isinstance(module, RepGhostBottleneck):
+            found.append(module.layers)
     return found
 
 

@@ -15,23 +15,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nas.zero_cost.families import AZ_NAS
-from nas.zero_cost.ranks import Combination
-
 
 @dataclass(frozen=True)
 class Recipe:
-    """Arguments of ``evaluators.zero_cost.ZeroCost``.
+    """Arguments of ``evaluators.zero_cost.ZeroCost``, whose defaults are AZ-NAS's proxies.
 
     Attributes:
-        proxies: what is scored.
-        combination: how their ranks become one.
         batch_size: examples a pass.
         network: arguments of the space to be changed for the networks that are scored.
     """
 
-    proxies: tuple[str, ...] = AZ_NAS
-    combination: Combination = "geometric"
     batch_size: int = 16
     network: Mapping[str, Any] = field(default_factory=dict)
 

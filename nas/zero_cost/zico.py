@@ -2,7 +2,8 @@
 
 Li, Yang, Bhardwaj & Marculescu, "ZiCo: Zero-shot NAS via Inverse Coefficient of Variation on
 Gradients", ICLR 2023. Σ over weight tensors of ln Σ mean|g| / std(g), mean and standard deviation
-over batches, elements without deviation left out. The batch is cut in two halves (the paper takes
+over batches, elements without deviation left out; the deviation is that of g, as in the authors'
+code, where the paper writes |g|. The batch is cut in two halves (the paper takes
 two batches), each with its own statistics in batch norm.
 """
 

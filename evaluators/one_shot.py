@@ -1,22 +1,24 @@
 """One-shot evaluation: a supernet is trained once, and architectures are scored with its weights.
 
-Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling" (SPOS), ECCV
-2020: one uniformly drawn path a step. Chu et al., "FairNAS: Rethinking Evaluation Fairness of
-Weight Sharing Neural Architecture Search", ICCV 2021: every option once in each step. Any
-black-box strategy searches on it: evolution is SPOS, random search is Li & Talwalkar's random
-search with weight sharing (UAI 2019).
+Which architectures a step of its training has, and what they learn from, is the sampling
+(``nas.supernet.plans``): one path of Guo et al., "Single Path One-Shot Neural Architecture Search
+with Uniform Sampling" (SPOS, ECCV 2020), every option once of Chu et al., "FairNAS" (ICCV 2021),
+the sandwich rule of Yu & Huang, "Universally Slimmable Networks" (ICCV 2019), or the progressive
+shrinking of Cai et al., "Once-for-all" (ICLR 2020). Any black-box strategy searches on it:
+evolution is SPOS's and once-for-all's, random search is Li & Talwalkar's random search with weight
+sharing (UAI 2019).
 
 What differs from the papers: paths are drawn without regard to their MACs (SPOS draws within a
-range); the optimiser is SPOS's in both kinds of sampling; norms are recalibrated on training
-images without augmentation.
+range); the optimiser is SPOS's whatever the sampling, with settings of its own for what is asked
+for; norms are recalibrated on training images without augmentation.
 """
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 
@@ -29,13 +31,10 @@ from nas.objective import Metric
 from nas.space import SearchSpace, validate
 from nas.supernet import Supernet, recalibrate
 from nas.supernet.checkpoint import load_training, save_training
-from nas.supernet.training import (
-    Paths,
-    PathSettings,
-    PathTraining,
-    fair_paths,
-    uniform_paths,
-)
+from nas.supernet.parallel import ALONE, Group, check_shares
+from nas.supernet.plans import PLANS
+from nas.supernet.training import PathSettings, PathTraining
+from nas.supernet.workers import check_devices, run_workers
 from nas.training import Device, choose_device, evaluate, fetch, reproducible, weights
 from nas.trial import Fidelity, Measured, Proposal
 
@@ -45,11 +44,7 @@ CHECKPOINT = "supernet.safetensors"
 SETTINGS = PathSettings()
 """SPOS's."""
 
-Sampling = Literal["uniform", "fair"]
-SAMPLING: dict[str, Callable[[SearchSpace], Paths]] = {
-    "uniform": uniform_paths,
-    "fair": fair_paths,
-}
+Sampling = Literal["uniform", "fair", "sandwich", "progressive"]
 
 
 class OneShot:
@@ -66,8 +61,10 @@ class OneShot:
     Args:
         checkpoint: the file of the supernet, which runs with the same settings may share; without
             it a search keeps ``supernet.safetensors`` in its run folder.
-        sampling: ``"uniform"``, one random path a step, or ``"fair"``, every option of every
-            choice in one of the paths of each step, whose gradients are added up.
+        sampling: ``"uniform"``, one random path a step; ``"fair"``, every option of every choice
+            in one of the paths of each step; ``"sandwich"``, the largest, random ones and the
+            smallest; ``"progressive"``, the largest first, then ever smaller ones. The gradients
+            of a step's paths are added up.
         settings: of the training.
         seed: of the training.
         validation_fraction: share of the training set that is held out.
@@ -76,10 +73,16 @@ class OneShot:
             paths.
         device: ``auto`` is a GPU where there is one.
         threads: of the CPU; more than one is not reproducible to the bit.
+        kernel_transforms: whether smaller kernels are made of larger ones by learnt matrices, as
+            once-for-all's are; otherwise they are their centres.
+        workers: processes on this machine that train the supernet together, each on its rows of
+            every batch and, where there are GPUs, with one of its own. Another number of them may
+            go on from a checkpoint; the bits are then others.
 
     Raises:
         DataError: the data do not fit the space, or are too few.
-        UnsupportedRequest: fair sampling of a space whose choices differ or depend on others.
+        UnsupportedRequest: fair sampling of a space whose choices differ or depend on others, or
+            sandwich or progressive sampling of a space in which no size is open.
         ConfigError: an argument is out of range.
     """
 
@@ -100,13 +103,13 @@ class OneShot:
         recalibration_batches: int = 20,
         device: Device = "auto",
         threads: int = 1,
+        kernel_transforms: bool = False,
+        workers: int = 1,
     ) -> None:
         check_fits(data, space)
-        if sampling not in get_args(Sampling):
-            raise ConfigError(
-                f"there is no sampling {sampling!r}: {nearest(sampling, get_args(Sampling))}"
-            )
-        SAMPLING[sampling](space)
+        if sampling not in PLANS:
+            raise ConfigError(f"there is no sampling {sampling!r}: {nearest(sampling, PLANS)}")
+        PLANS[sampling](space, settings.paths)  # refuses what the space does not have
         for name, value, least in (
             ("seed", seed, 0),
             ("recalibration_batches", recalibration_batches, 0),
@@ -115,7 +118,9 @@ class OneShot:
             if value < least:
                 raise ConfigError(f"{name} must be at least {least}, got {value}")
         choose_device(device)
-        split(data, validation_fraction)
+        examples, _ = split(data, validation_fraction)
+        check_shares(len(examples), settings.batch_size, workers)
+        check_devices(device, workers)
         self.space = space
         self.data = data
         self.checkpoint = checkpoint
@@ -126,8 +131,10 @@ class OneShot:
         self.recalibration_batches = recalibration_batches
         self.device = device
         self.threads = threads
+        self.kernel_transforms = kernel_transforms
+        self.workers = workers
         self._weights: dict[str, torch.Tensor] | None = None
-        self._seconds = 0.0
+        self._cost = Cost()
         self._live: tuple[Supernet, list[torch.Tensor]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -141,43 +148,28 @@ class OneShot:
             on_epoch: called after each epoch with its number, from 1, and its loss in nats.
 
         Returns:
-            What training took in all. An epoch is a pass over the training part by one path; fair
-            sampling makes one for every option.
+            What training took in all, in seconds of the clock however many workers there are. An
+            epoch is a pass over the training part by one path; a step of several paths makes
+            several.
 
         Raises:
             NotFinite: the training loss is not finite.
             DataError: the checkpoint is damaged.
             ResumeError: the checkpoint is of a supernet trained otherwise.
+            WorkerError: one of several workers died; the next call goes on from the checkpoint.
         """
         if self._weights is None:
             path = Path(self.checkpoint) if self.checkpoint is not None else None
             if path is None and folder is not None:
                 path = folder / CHECKPOINT
-            examples, _ = split(self.data, self.validation_fraction)
-            training = PathTraining(
-                self.space,
-                examples,
-                self.data,
-                self.settings,
-                self.seed,
-                self.device,
-                self.threads,
-            )
-            seconds = 0.0
-            if path is not None and path.exists():
-                seconds = load_training(path, training, self._facts())
-            paths = SAMPLING[self.sampling](self.space)
-            while not training.done:
-                start = time.perf_counter()
-                training.advance(paths)
-                seconds += time.perf_counter() - start
-                if path is not None:
-                    save_training(path, training, self._facts(), seconds)
-                if on_epoch is not None:
-                    on_epoch(training.epoch, training.curve[-1])
-            self._weights, self._seconds = weights(training.supernet), seconds
-        passes = len(self.space.choices[0].options) if self.sampling == "fair" else 1
-        return Cost(seconds=self._seconds, epochs=float(self.settings.epochs * passes))
+            training, seconds = self._begun(path, ALONE)
+            if self.workers == 1 or training.done:
+                found = self._finished(path, training, seconds, on_epoch)
+            else:
+                work = functools.partial(self._shared, path)
+                found = run_workers(work, self.workers, self.device, self.threads, on_epoch)
+            self._weights, self._cost = found
+        return self._cost
 
     def evaluate(self, proposal: Proposal) -> Measured:
         """Scores an architecture; trains the supernet first if ``fit`` was never called.
@@ -203,6 +195,45 @@ class OneShot:
     def planned_epochs(self, fidelity: Fidelity) -> float:
         return 0.0
 
+    def _begun(self, path: Path | None, group: Group) -> tuple[PathTraining, float]:
+        """The training, where the checkpoint left it, and the seconds that it had taken."""
+        examples, _ = split(self.data, self.validation_fraction)
+        training = PathTraining(
+            self.space,
+            examples,
+            self.data,
+            self.settings,
+            PLANS[self.sampling](self.space, self.settings.paths),
+            self.seed,
+            self.device,
+            self.threads,
+            self.kernel_transforms,
+            group,
+        )
+        if path is None or not path.exists():
+            return training, 0.0
+        return training, load_training(path, training, self._facts())
+
+    def _finished(
+        self, path: Path | None, training: PathTraining, seconds: float, on_epoch: OnEpoch | None
+    ) -> tuple[dict[str, torch.Tensor], Cost]:
+        """Trains what is left; the weights, and what they took in all."""
+        while not training.done:
+            start = time.perf_counter()
+            training.advance()
+            seconds += time.perf_counter() - start
+            if path is not None and training.group.rank == 0:
+                save_training(path, training, self._facts(), seconds)
+            if on_epoch is not None:
+                on_epoch(training.epoch, training.curve[-1])
+        return weights(training.supernet), Cost(seconds=seconds, epochs=training.passes)
+
+    def _shared(
+        self, path: Path | None, group: Group, report: OnEpoch
+    ) -> tuple[dict[str, torch.Tensor], Cost]:
+        """What each of several workers does."""
+        return self._finished(path, *self._begun(path, group), report)
+
     def _supernet(self) -> tuple[Supernet, list[torch.Tensor]]:
         """The trained supernet and the batches for recalibration, kept once they are made."""
         if self._live is None:
@@ -210,7 +241,7 @@ class OneShot:
             assert self._weights is not None
             device = choose_device(self.device)
             with reproducible(0, self.threads):
-                supernet = Supernet(self.space)
+                supernet = Supernet(self.space, kernel_transforms=self.kernel_transforms)
                 supernet.load_state_dict(self._weights)
                 examples, _ = split(self.data, self.validation_fraction)
                 used = min(len(examples), self.recalibration_batches * self.settings.batch_size)
@@ -225,5 +256,8 @@ class OneShot:
 
     def _facts(self) -> dict[str, Any]:
         """What the trained weights depend on."""
-        arguments = ("space", "data", "sampling", "settings", "seed", "validation_fraction")
+        arguments = (
+            *("space", "data", "sampling", "settings", "seed", "validation_fraction"),
+            "kernel_transforms",
+        )
         return {name: describe(getattr(self, name)) for name in arguments}

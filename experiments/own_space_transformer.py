@@ -34,6 +34,9 @@ class Rows(nn.Module):
         self.embed = nn.Linear(pixels, dim)
         self.places = nn.Parameter(0.02 * torch.randn(rows, dim))
 
+    def layouts(self) -> dict[str, tuple[object, ...]]:
+        return {"places": (self.rows, self.dim)}
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.embed(x.flatten(1, 2)) + self.places
 
@@ -47,6 +50,9 @@ class Attention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
+
+    def layouts(self) -> dict[str, tuple[object, ...]]:
+        return {"qkv.weight": ((3, self.dim), self.dim), "qkv.bias": ((3, self.dim),)}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)

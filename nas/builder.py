@@ -63,14 +63,18 @@ class Builder(Protocol):
 
 
 class FixedBuilder:
-    """Answers with what one architecture picked."""
+    """Answers with what one architecture picked.
+
+    Attributes:
+        placed: the modules that slots were given, each with the option that it is.
+    """
 
     def __init__(self, space: SearchSpace, arch: Architecture) -> None:
         self.space = space
         self.arch = arch
         self._picks: dict[str, Scalar] = arch.as_dict()
         self._slots = dict(space.slots(arch))
-        self._placed: dict[nn.Module, str] = {}
+        self.placed: dict[nn.Module, str] = {}
 
     def slot(self, label: str, options: Mapping[str, Factory]) -> nn.Module:
         module = self.edge(label, options)
@@ -97,7 +101,7 @@ class FixedBuilder:
         if factory is None:
             return None
         module = factory()
-        self._placed[module] = option
+        self.placed[module] = option
         return module
 
     def number(self, label: str, options: Sequence[int] = ()) -> int:
@@ -153,9 +157,9 @@ class FixedBuilder:
         a name, tensors of one option always do.
         """
         options = {
-            path: self._placed[module]
+            path: self.placed[module]
             for path, module in network.named_modules()
-            if module in self._placed
+            if module in self.placed
         }
         names: dict[str, str] = {}
         for name in network.state_dict():

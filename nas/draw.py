@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -205,14 +206,12 @@ def _layers(space: SearchSpace, arch: Architecture) -> Figure:
     colours = {kind: _COLOURS[index % len(_COLOURS)] for index, kind in enumerate(kinds)}
     rows = [blocks[start : start + MOST_A_ROW] for start in range(0, len(blocks), MOST_A_ROW)]
     most = max(block.macs for block in blocks) or 1
-    channels = [block.output[1] for block in blocks if len(block.output) > 1]
-    widest = max(channels, default=1)
+    widest = max(_channels(block) for block in blocks)
     columns = max(len(row) for row in rows)
     figure = Figure(figsize=(1.35 * columns + 0.4, 2.2 * len(rows)), layout="constrained")
     for axes, row in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         for x, block in enumerate(row):
-            c = block.output[1] if len(block.output) > 1 else 1
-            height = 0.25 + 0.75 * math.sqrt(c / widest)
+            height = 0.25 + 0.75 * math.sqrt(_channels(block) / widest)
             axes.bar(
                 x,
                 height,
@@ -276,6 +275,12 @@ def _shown(row: LayerCost, rows: Sequence[LayerCost]) -> LayerCost:
     return replace(row, type=f"+ {inside[0].type}")
 
 
+def _channels(block: LayerCost) -> int:
+    """Of maps (N, channels, height, width), of tokens (N, tokens, channels), of vectors."""
+    place = 2 if len(block.output) == 3 else 1
+    return block.output[place] if len(block.output) > 1 else 1
+
+
 def _kind(block: LayerCost) -> str:
     return block.type.partition("(")[0]
 
@@ -283,6 +288,6 @@ def _kind(block: LayerCost) -> str:
 def _detail(block: LayerCost) -> str:
     """The sizes a block shows, one a line, without those that its output's shape says."""
     inside = block.type.partition("(")[2].removesuffix(")")
-    told = ("kernel_size", "stride", "expansion", "k")
-    pairs = [part.strip().partition("=") for part in inside.split(",")]
-    return "\n".join(f"{key[:6]} {value}" for key, _, value in pairs if key in told and value)
+    told = ("kernel_size", "stride", "expansion", "heads", "hidden", "k")
+    pairs = re.findall(r"(\w+)=(\([^)]*\)|[^,]+)", inside)
+    return "\n".join(f"{key[:6]} {value}" for key, value in pairs if key in told)

@@ -47,6 +47,10 @@ class UnsupportedRequest(NasError):
     """A strategy, space, evaluator or executor was asked for what it does not offer."""
 
 
+class WorkerError(NasError):
+    """Processes that work together cannot go on: one of them died, or they disagree."""
+
+
 def nearest(name: object, valid: Iterable[object]) -> str:
     """The end of an error message: the closest valid name, and all of them where they are few.
 

@@ -29,6 +29,7 @@ from nas.errors import ConfigError
 from nas.objective import Objective, check_objectives
 from nas.space import SearchSpace
 from nas.supernet import Supernet
+from nas.supernet.plans import single
 from nas.supernet.training import PathSettings, PathTraining
 from nas.training import Device, fetch, reproducible
 from nas.trial import Proposal, Trial
@@ -133,7 +134,10 @@ class EnasSearch:
         self.seed = seed
         self.threads = threads
         examples, self._validation = split(data, settings.validation_fraction)
-        self.training = PathTraining(space, examples, data, settings.shared, seed, device, threads)
+        plan = single(self._sampled)
+        self.training = PathTraining(
+            space, examples, data, settings.shared, plan, seed, device, threads
+        )
         with reproducible(seed + 1, threads):
             self.policy = Policy(space, settings.policy)
         self.optimiser = torch.optim.Adam(self.policy.parameters(), lr=settings.lr)
@@ -155,7 +159,7 @@ class EnasSearch:
         Raises:
             NotFinite: the training loss is not.
         """
-        self.training.advance(self._sampled)
+        self.training.advance()
         rng = np.random.default_rng([self.seed, self.epoch, 11])
         with reproducible(self.seed + self.epoch, self.threads):
             seen = [self._update(rng) for _ in range(self.settings.steps)]

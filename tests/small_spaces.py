@@ -126,13 +126,57 @@ def _ofa_mobilenet_v3() -> SearchSpace:
     )
 
 
+def _ofa_proxylessnas() -> SearchSpace:
+    from search_spaces.mbconv import ofa_proxylessnas
+
+    return ofa_proxylessnas(
+        channels=(4, 8, 8, 8, 8, 8, 8),
+        stem=8,
+        head=16,
+        widths=(100, 150),
+        resolutions=(20, 24),
+        classes=10,
+        input=(3, 24, 24),
+    )
+
+
+def _slimmable_mobilenet_v2() -> SearchSpace:
+    from search_spaces.mbconv import slimmable_mobilenet_v2
+
+    channels, widths = (8, 12, 16, 16, 24, 24, 32), tuple(range(30, 101, 2))
+    return slimmable_mobilenet_v2(channels, 16, 16, widths, classes=10, input=(3, 24, 24))
+
+
+def _resnet() -> SearchSpace:
+    from search_spaces.resnet import ResNet
+
+    return ResNet(
+        channels=(8, 12, 16),
+        depths=((1, 2), (1, 2, 3), (2,)),
+        expansions=(25, 50),
+        widths=(50, 75, 100),
+        divisor=2,
+        stem="cifar",
+        stem_channels=4,
+        classes=10,
+        input=(3, 12, 12),
+    )
+
+
 def _spos() -> SearchSpace:
     from search_spaces.spos import Spos
 
     return Spos(4, (8, 12, 16, 20), (1, 2, 2, 1), 16, (0.5, 1.0, 1.5), 0.1, 10, (3, 24, 24))
 
 
+def _autoformer() -> SearchSpace:
+    from search_spaces.autoformer import AutoFormer
+
+    return AutoFormer((8, 12, 16), (1, 2, 3), (1, 2), (150, 200), 4, 4, 2, 10, (3, 8, 12))
+
+
 SMALL: dict[str, Callable[[], SearchSpace]] = {
+    "autoformer": _autoformer,
     "chain": _chain,
     "darts": _darts,
     "enas_macro": _enas_macro,
@@ -148,7 +192,10 @@ SMALL: dict[str, Callable[[], SearchSpace]] = {
     "nasbench201": _nasbench201,
     "nasnet": _nasnet,
     "ofa_mobilenet_v3": _ofa_mobilenet_v3,
+    "ofa_proxylessnas": _ofa_proxylessnas,
     "pnas": _pnas,
     "proxylessnas": _proxylessnas,
+    "resnet": _resnet,
+    "slimmable_mobilenet_v2": _slimmable_mobilenet_v2,
     "spos": _spos,
 }

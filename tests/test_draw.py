@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from small_spaces import SMALL
 
-from nas.draw import draw
+from nas.cost import architecture_breakdown
+from nas.draw import _channels, draw
 from nas.encoding import HasGraphs
 from nas.errors import ConfigError, InvalidArchitecture
 from nas.points import published
 from nas.space import parse, sample
+from search_spaces.autoformer import AutoFormer
 
 
 def texts(picture: bytes) -> list[str]:
@@ -52,6 +54,18 @@ def test_layers_are_drawn_in_order_with_their_shapes():
     assert shown.index("32×112×112") < shown.index("24×56×56") < shown.index("320×7×7")
     assert "+ InvertedBottleneck" in shown
     assert shown.count("+ InvertedBottleneck") == 10
+
+
+def test_layers_of_a_transformer_show_their_heads_and_are_as_high_as_tokens_are_wide():
+    point = AutoFormer.points["AutoFormer_T"]
+    space = AutoFormer(**point.arguments)
+    arch = parse(space, point.architecture)
+    shown = texts(draw(space, arch))
+    assert (shown.count("heads 3"), shown.count("heads 4")) == (12, 1)
+    assert (shown.count("hidden 576"), shown.count("hidden 768")) == (3, 4)
+    assert shown.index("kernel (16, 16)") < shown.index("197×192")
+    layers = architecture_breakdown(space, arch)
+    assert {_channels(row) for row in layers if row.path.endswith("norm")} == {192}
 
 
 def test_other_formats_and_refusals():

@@ -188,7 +188,7 @@ def test_shared_weights_learn_from_what_the_controller_samples():
             head.bias.copy_(100 * F.one_hot(torch.tensor(3), 5))  # nor_conv_3x3 everywhere
     trained.policy.settings = replace(trained.policy.settings, tanh_constant=None)
     before = {k: v.detach().clone() for k, v in trained.training.supernet.named_parameters()}
-    trained.training.advance(trained._sampled)
+    trained.training.advance()
     for name, value in trained.training.supernet.named_parameters():
         assert torch.equal(before[name], value) == ("nor_conv_1x1" in name), name
 

@@ -149,6 +149,13 @@ USER = """
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) + 1
 
+        # What a search asks it.
+        def layouts(self):
+            return {"weight": (*DATA.shape, UNUSED)}
+
+        def extra_repr(self) -> str:
+            return "plain"
+
 
     def make():
         return Stack(
@@ -190,6 +197,9 @@ def test_a_users_module_travels_with_all_it_references(user_module, tmp_path):
     } <= bound
     for absent in ("numpy", "user_", "UNUSED", "DATA", "def same", "TYPE_CHECKING", "def make"):
         assert absent not in source
+    assert "layouts" not in source
+    assert "asks it" not in source
+    assert "+ 1\n\n    def extra_repr" in source
     assert '"small": 8,  # kept' in source  # word for word
     assert unused(source) == set()
     assert "*(Plain(8, 8) for _ in range(3))" in source

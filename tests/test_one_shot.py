@@ -60,8 +60,8 @@ def training_is_counted(monkeypatch):
     epochs = []
     advance = PathTraining.advance
 
-    def counted(self, paths):
-        advance(self, paths)
+    def counted(self):
+        advance(self)
         epochs.append(self.epoch)
 
     monkeypatch.setattr(PathTraining, "advance", counted)

@@ -15,14 +15,9 @@ from torch.utils.data import Subset
 from nas.data import digits, from_datasets, split
 from nas.errors import ConfigError, UnsupportedRequest
 from nas.space import sample
-from nas.supernet.training import (
-    PathSettings,
-    PathTraining,
-    fair_paths,
-    path_output,
-    uniform_paths,
-    used_parts,
-)
+from nas.supernet.paths import fair_paths, uniform_paths
+from nas.supernet.plans import single
+from nas.supernet.training import PathSettings, PathTraining, path_output
 from nas.testing.toys import FlatSpace, NestedSpace
 from nas.training import reproducible
 from nas.trial import NotFinite
@@ -42,7 +37,7 @@ def training(space, examples=64, seed=0, **settings):
     part, _ = split(data, 0.2)
     part = Subset(part.dataset, part.indices[:examples])
     settings = PathSettings(**{"epochs": 3, "batch_size": 16, **settings})
-    return PathTraining(space, part, data, settings, seed, "cpu")
+    return PathTraining(space, part, data, settings, single(uniform_paths(space)), seed, "cpu")
 
 
 def batch(n=16, seed=0):
@@ -52,6 +47,12 @@ def batch(n=16, seed=0):
 
 def snapshot(trained):
     return {name: p.detach().clone() for name, p in trained.supernet.named_parameters()}
+
+
+def moving(trained):
+    """What the optimiser keeps of every number, by its kind and the parameter's name."""
+    state = trained.state_dict()["optimiser"]
+    return {tuple(name.split("/", 1)): held for name, held in state.items() if held.dim()}
 
 
 # ------------------------------------------------------------------------------- one step
@@ -79,8 +80,11 @@ def test_a_step_of_one_path_is_torchs_own_step_on_the_extracted_network():
 
 
 @pytest.mark.parametrize("space", [NB201, NUMBERS], ids=["slots", "numbers"])
-def test_what_a_step_does_not_use_is_neither_decayed_nor_moved(space):
-    trained = training(space, weight_decay=0.1, learning_rate=0.05, gradient_clip=None)
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_what_a_step_does_not_use_is_neither_decayed_nor_moved(optimiser, space):
+    trained = training(
+        space, weight_decay=0.1, learning_rate=0.05, gradient_clip=None, optimiser=optimiser
+    )
     rng = np.random.default_rng(2)
     for seed in range(6):  # everything has momentum
         trained.step(*batch(seed=seed), [sample(space, rng)])
@@ -88,18 +92,19 @@ def test_what_a_step_does_not_use_is_neither_decayed_nor_moved(space):
     for seed in range(8):
         arch = sample(space, rng)
         before = snapshot(trained)
-        momenta = trained.state_dict()["momentum"]
+        momenta = moving(trained)
         images, labels = batch(seed=seed)
         trained.step(images, labels, [arch])
-        after, now = snapshot(trained), trained.state_dict()["momentum"]
-        masks = used_parts(trained.supernet, [arch])
+        after, now = snapshot(trained), moving(trained)
+        masks = trained.supernet.used_parts([arch])
         named = dict(trained.supernet.named_parameters())
         for name, value in before.items():
             whole = torch.full_like(value, named[name].grad is not None, dtype=torch.bool)
             used = masks.get(named[name], whole)
             assert torch.equal(after[name][~used], value[~used])
-            if name in momenta:
-                assert torch.equal(now[name][~used], momenta[name][~used])
+            for (key, of), held in momenta.items():
+                if of == name:
+                    assert torch.equal(now[key, of][~used], held[~used])
             kept += int((~used).sum())
             moved += int((after[name] != value)[used].sum())
     assert kept > 100
@@ -114,7 +119,7 @@ def test_the_used_part_of_a_tensor_is_where_its_gradient_may_be():
         arch = sample(NUMBERS, rng)
         trained.supernet.zero_grad()
         path_output(trained.supernet, arch, batch()[0]).square().sum().backward()
-        for parameter, mask in used_parts(trained.supernet, [arch]).items():
+        for parameter, mask in trained.supernet.used_parts([arch]).items():
             partly += 1
             assert not mask.all()
             assert not parameter.grad[~mask].any()
@@ -132,7 +137,9 @@ def test_a_path_gives_what_its_network_gives_and_moves_the_same_statistics(name)
         torch.utils.data.TensorDataset(x, torch.arange(4) % space.classes), classes=space.classes
     )
     part = Subset(data.train, [0, 1, 2, 3])
-    supernet = PathTraining(space, part, data, PathSettings(epochs=1), 0, "cpu").supernet
+    supernet = PathTraining(
+        space, part, data, PathSettings(epochs=1), single(uniform_paths(space)), 0, "cpu"
+    ).supernet
     for seed in range(3):
         arch = sample(space, rng)
         alone = supernet.extract(arch)
@@ -228,35 +235,34 @@ def test_what_cannot_be_fair_is_refused_by_name(space, says):
 @pytest.mark.parametrize("space", [NB201, NUMBERS], ids=["slots", "numbers"])
 @pytest.mark.parametrize("stop", [1, 2])
 def test_training_goes_on_to_the_same_bits(space, stop):
-    paths = uniform_paths(space)
     whole = training(space)
     for _ in range(3):
-        whole.advance(paths)
+        whole.advance()
     begun, resumed = training(space), training(space)
     for _ in range(stop):
-        begun.advance(paths)
+        begun.advance()
     resumed.load_state_dict(begun.state_dict())
     torch.manual_seed(99)
     while not resumed.done:
-        resumed.advance(paths)
+        resumed.advance()
     one, other = whole.state_dict(), resumed.state_dict()
     assert one["curve"] == other["curve"]
-    for kind in ("supernet", "momentum"):
+    for kind in ("supernet", "optimiser"):
         assert one[kind].keys() == other[kind].keys()
         assert all(torch.equal(one[kind][key], other[kind][key]) for key in one[kind])
 
 
 def test_another_seed_gives_other_weights():
     one, other = training(NB201), training(NB201, seed=1)
-    one.advance(uniform_paths(NB201))
-    other.advance(uniform_paths(NB201))
+    one.advance()
+    other.advance()
     assert one.curve != other.curve
 
 
 def test_a_loss_that_is_not_finite_ends_the_training():
     trained = training(NB201, learning_rate=1e12, gradient_clip=None)
     with pytest.raises(NotFinite, match="in epoch 1"):
-        trained.advance(uniform_paths(NB201))
+        trained.advance()
 
 
 def test_schedules_run_from_the_first_rate_to_the_last():

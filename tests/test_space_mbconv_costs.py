@@ -23,7 +23,9 @@ from search_spaces.mbconv import (
     fbnet,
     mnasnet,
     ofa_mobilenet_v3,
+    ofa_proxylessnas,
     proxylessnas,
+    slimmable_mobilenet_v2,
 )
 
 PUBLISHED = {
@@ -96,8 +98,10 @@ def test_widths_of_mobilenet_v3_are_timms():
         (fbnet(), 9**22),
         # About 2·10^19 for one width and resolution.
         (ofa_mobilenet_v3(), (9**2 + 9**3 + 9**4) ** 5 * 2 * 25),
+        (ofa_proxylessnas(), (9**2 + 9**3 + 9**4) ** 5 * 9 * 2 * 25),
+        (slimmable_mobilenet_v2(), 4),
     ],
-    ids=["mnasnet", "proxylessnas", "fbnet", "ofa"],
+    ids=["mnasnet", "proxylessnas", "fbnet", "ofa", "ofa_proxylessnas", "slimmable"],
 )
 def test_sizes_are_the_papers(space, size):
     assert count(space) == size
@@ -292,7 +296,17 @@ def test_squeeze_refuses(arguments, says):
         Squeeze(**arguments)
 
 
-@pytest.mark.parametrize("factory", [mnasnet, proxylessnas, fbnet, ofa_mobilenet_v3])
+@pytest.mark.parametrize(
+    "factory",
+    [
+        mnasnet,
+        proxylessnas,
+        fbnet,
+        ofa_mobilenet_v3,
+        ofa_proxylessnas,
+        slimmable_mobilenet_v2,
+    ],
+)
 def test_factories_refuse_other_numbers_of_stages(factory):
     with pytest.raises(ConfigError, match="one a stage"):
         factory(channels=(8, 8))

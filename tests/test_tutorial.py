@@ -11,12 +11,18 @@ import signal
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
-from exporting import assert_clean, isolated, unused
+import torch
+from exporting import assert_clean, isolated, randomised, unused
 
 from nas import cli
+from nas.errors import UnsupportedRequest
+from nas.space import network, sample
+from nas.supernet import Supernet
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"
@@ -104,7 +110,7 @@ def test_the_sessions_give_what_they_show(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(folder(tmp_path))
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
     parser, sessions = doctest.DocTestParser(), blocks("pycon")
-    assert len(sessions) == 2
+    assert len(sessions) == 3
     for session in sessions:
         names: dict[str, object] = {}
         test = parser.get_doctest(session, names, "own_space.md", None, 0)
@@ -121,6 +127,50 @@ def test_the_sessions_give_what_they_show(tmp_path: Path, monkeypatch: pytest.Mo
     classes = {n.name for n in ast.parse(written).body if isinstance(n, ast.ClassDef)}
     assert classes == {"Rows", "Attention", "MLP", "Residual", "TokenMean"}
     assert "LayerNorm" not in written
+
+
+# ------------------------------------------------------------------------ it shares weights
+
+
+def test_the_transformers_of_the_tutorial_share_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import own_space_transformer as tutorial
+
+    own = tutorial.space()
+    supernet = Supernet(own)
+    supernet.load_state_dict(randomised(supernet, seed=0))
+    supernet.eval()
+    whole = supernet.largest[1][0]  # the first layer: its two parts may be wrapped
+    (shared,) = [m for m in whole.modules() if isinstance(m, tutorial.Attention)]
+    torch.manual_seed(0)
+    rng, x = np.random.default_rng(0), torch.randn(2, *own.input)
+    for _ in range(50):
+        arch = sample(own, rng)
+        fixed, copied = network(own, arch).eval(), supernet.extract(arch)
+        fixed.load_state_dict(copied.state_dict())
+        out = fixed(x)
+        assert torch.equal(copied(x), out)
+        assert torch.equal(supernet.network(arch)(x), out)
+        out.square().sum().backward()
+        supernet.zero_grad()
+        supernet.network(arch)(x).square().sum().backward()
+        sums = [
+            sum(p.grad.double().square().sum() for p in net.parameters() if p.grad is not None)
+            for net in (fixed, supernet)
+        ]
+        torch.testing.assert_close(*sums, rtol=1e-6, atol=0)
+        attention, dim = fixed[1][0][0].inner, arch["dim"]
+        for part in range(3):  # queries, keys, values
+            rows = slice(part * 32, part * 32 + dim)
+            taken = attention.qkv.weight[part * dim :][:dim]
+            assert torch.equal(shared.qkv.weight[rows, :dim], taken)
+            grad = attention.qkv.weight.grad[part * dim :][:dim]
+            assert torch.equal(shared.qkv.weight.grad[rows, :dim], grad)
+
+    monkeypatch.delattr(tutorial.Rows, "layouts")
+    small = next(a for a in map(partial(sample, own), [rng] * 20) if a["dim"] < 32)
+    with pytest.raises(UnsupportedRequest, match=r"places.*no rule"):
+        Supernet(own).extract(small)
 
 
 # -------------------------------------------------------------------------------- it runs

@@ -17,6 +17,8 @@ from nas.cli import (
     rank,
     runs,
     spaces,
+    specialize,
+    supernet,
     surrogate,
     zero_cost,
 )
@@ -35,6 +37,8 @@ __all__ = [
     "rank",
     "runs",
     "spaces",
+    "specialize",
+    "supernet",
     "surrogate",
     "zero_cost",
 ]

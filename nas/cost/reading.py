@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,33 +28,21 @@ from nas.cost.standin import (
     Substitute,
     forget_modules,
     known,
-    named,
     stand_in,
     weights_of,
 )
 from nas.cost.trace import peak_bytes
+from nas.parts import Parts, named
 from nas.space import SearchSpace
 
-_MOST_PARTS = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """What a part asked next, and where each answer met so far led."""
-
-    about: tuple[str, str]
-    answers: dict[Any, Any]
-
-
-_parts: dict[Any, Any] = {}
-_parts_kept = [0]
+_parts: Parts[Known] = Parts()
 _lock = threading.RLock()
 
 
 def forget() -> None:
     """Empties all that cost readings remember in this process."""
     with _lock:
-        _parts.clear()
+        _parts.forget()
         forget_modules()
         forget_calls()
 
@@ -113,39 +100,15 @@ class CostBuilder:
         name = named(describe, args, {})
         if name is None:
             return describe(self, *args)
-        node = _parts.get(name)
-        asked = []
-        while type(node) is _Question:
-            kind, label = node.about
-            answer = self._answers[kind].get(label)
-            asked.append((node.about, answer))
-            node = node.answers.get(answer)
-        if node is None:
+        part, asked = _parts.find(name, self._answers)
+        if part is None:
             first = len(self._asked)
             module = describe(self, *args)
-            node = known(module)
-            if _parts_kept[0] > _MOST_PARTS:
-                _parts.clear()
-                _parts_kept[0] = 0
-            _parts_kept[0] += 1
-            _learn(_parts, name, self._asked[first:], node)
+            part = known(module)
+            _parts.keep(name, self._asked[first:], part)
         else:
             self._asked.extend(asked)
-        return StandIn(node)
-
-
-def _learn(
-    memory: dict[Any, Any], name: Any, asked: Sequence[tuple[tuple[str, str], Any]], part: Known
-) -> None:
-    """Keeps a part under the answers it was given; one that asks as it likes is not kept."""
-    for about, answer in asked:
-        node = memory.get(name)
-        if node is None:
-            node = memory[name] = _Question(about, {})
-        if type(node) is not _Question or node.about != about:
-            return
-        memory, name = node.answers, answer
-    memory.setdefault(name, part)
+        return StandIn(part)
 
 
 _FILLS = frozenset(

@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -26,10 +25,10 @@ from nas.cost.forward import Forward
 from nas.cost.recorder import NotPlain, Recorder, Spec
 from nas.cost.trace import Trace
 from nas.cost.weights import BYTES, kept_tensors
+from nas.parts import named, plain
 
 _MOST_KNOWN = 20_000
 _MOST_TRACES = 1_000
-_PLAIN = frozenset({int, float, bool, str, type(None)})
 
 _modules: dict[Any, Known] = {}
 
@@ -154,7 +153,7 @@ class StandIn(Substitute):
         if not hasattr(module, name):
             raise AttributeError(f"{type(module).__name__!r} object has no attribute {name!r}")
         value = vars(module).get(name, getattr(type(module), name, module))
-        if _plain(value) is None:
+        if plain(value) is None:
             raise NotPlain(f"{type(module).__name__}.{name} is asked for")
         return value
 
@@ -218,28 +217,3 @@ def weights_of(network: Any) -> tuple[int, int]:
             total += size * BYTES
         waiting.extend(child for child in module._modules.values() if child is not None)
     return parameters, total
-
-
-def _plain(value: Any) -> Any:
-    """A key for a plain value, told apart by type too (``1 == True``); ``None`` for others."""
-    kind = type(value)
-    if kind in _PLAIN:
-        return (kind, value)
-    if kind is tuple:
-        parts = [_plain(part) for part in value]
-        return None if None in parts else (tuple, *parts)
-    if isinstance(value, type) or (kind is FunctionType and value.__closure__ is None):
-        return value
-    return None
-
-
-def named(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """A key for a call of plain values; ``None`` where it has others."""
-    if _plain(function) is None:
-        return None
-    values = (*args, *kwargs.values())
-    kinds = tuple(map(type, values))
-    if _PLAIN.issuperset(kinds):
-        return (function, values, kinds, *kwargs)
-    parts = [_plain(value) for value in values]
-    return None if None in parts else (function, *parts, *kwargs)

@@ -48,7 +48,8 @@ from nas.trial import Failed, Proposal, Trial
 _LOOPBACK = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 
 # These have no annotations.
-_dumps: Callable[[object], bytes] = cloudpickle.dumps
+dumps_by_value: Callable[[object], bytes] = cloudpickle.dumps
+"""Pickles what lives in a script as well; ``pickle.loads`` reads it."""
 _nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
 
 _WORKER_DIED = (WorkerCrashedError, NodeDiedError, ObjectLostError)
@@ -244,7 +245,7 @@ class RayExecutor:
             try:
                 # As bytes: Ray itself would hand every worker the same read-only arrays, and
                 # evaluators that write into theirs work in one process and would not here.
-                content = _dumps(evaluator)
+                content = dumps_by_value(evaluator)
             except Exception as error:  # whatever a ``__reduce__`` may raise
                 raise UnsupportedRequest(
                     f"{type(evaluator).__name__} cannot be sent to Ray's workers, because it "

@@ -3,6 +3,7 @@
 Starting from a class or function, the names its source leaves free are looked up among the
 top-level statements of its module: definitions are copied, dependencies first; imports of torch
 and the standard library are repeated; imports from anywhere else are followed to their source.
+The methods by which a layer speaks to a search alone (``SEARCH_METHODS``) are left out.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from typing import Any
 
 from nas.errors import ExportError
 
+SEARCH_METHODS = {"layouts", "grows_from", "grown"}
+"""Of ``nas.supernet.slicing.HasLayouts`` and ``nas.morphism.Grows``."""
+
 _DEFINITION = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
@@ -33,12 +37,42 @@ class _Source:
     lines: tuple[str, ...]
     bound: dict[str, tuple[ast.stmt, ...]]
     postponed: bool  # whether annotations are, by ``from __future__ import annotations``
+    left_out: dict[ast.stmt, set[int]]  # lines of classes, counted from 1
 
     def text(self, statement: ast.stmt) -> str:
-        first = statement.lineno
-        if isinstance(statement, _DEFINITION):
-            first = min([first, *(line.lineno for line in statement.decorator_list)])
-        return "\n".join(self.lines[first - 1 : statement.end_lineno])
+        left_out = self.left_out.get(statement, set())
+        lines = range(_first_line(statement), (statement.end_lineno or statement.lineno) + 1)
+        return "\n".join(self.lines[line - 1] for line in lines if line not in left_out)
+
+
+def _first_line(statement: ast.stmt) -> int:
+    first = statement.lineno
+    if isinstance(statement, _DEFINITION):
+        first = min([first, *(line.lineno for line in statement.decorator_list)])
+    return first
+
+
+def _without_search_methods(statement: ast.ClassDef) -> set[int]:
+    """Takes the methods that only a search calls out of a class; gives their lines."""
+    methods = [
+        part
+        for part in statement.body
+        if isinstance(part, ast.FunctionDef) and part.name in SEARCH_METHODS
+    ]
+    rest = [part for part in statement.body if part not in methods]
+    called = {
+        node.attr for part in rest for node in ast.walk(part) if isinstance(node, ast.Attribute)
+    }
+    if not methods or not rest or called & SEARCH_METHODS:
+        return set()
+    lines: set[int] = set()
+    before = _first_line(statement.body[0]) - 1
+    for part in statement.body:
+        if part in methods:  # with the empty lines and comments before it
+            lines |= set(range(before + 1, (part.end_lineno or part.lineno) + 1))
+        before = part.end_lineno or part.lineno
+    statement.body = rest
+    return lines
 
 
 def _read(module: ModuleType) -> _Source:
@@ -51,14 +85,17 @@ def _read(module: ModuleType) -> _Source:
         ) from None
     tree = ast.parse(source)
     bound: dict[str, tuple[ast.stmt, ...]] = {}
+    left_out: dict[ast.stmt, set[int]] = {}
     postponed = False
     for statement in _top_level(tree):
+        if isinstance(statement, ast.ClassDef):
+            left_out[statement] = _without_search_methods(statement)
         if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
             postponed = postponed or any(name.name == "annotations" for name in statement.names)
             continue
         for name in _binds(statement):
             bound[name] = (*bound.get(name, ()), statement)
-    return _Source(tuple(source.splitlines()), bound, postponed)
+    return _Source(tuple(source.splitlines()), bound, postponed, left_out)
 
 
 def _top_level(tree: ast.Module) -> Iterator[ast.stmt]:

@@ -122,7 +122,8 @@ class DropPath(nn.Module):
         if not self.training or self.probability == 0:
             return x
         kept = 1 - self.probability
-        mask = torch.bernoulli(torch.full((x.shape[0], 1, 1, 1), kept, device=x.device))
+        shape = (x.shape[0], *[1] * (x.dim() - 1))
+        mask = torch.bernoulli(torch.full(shape, kept, device=x.device))
         return x * (mask / kept).to(x.dtype)
 
 

@@ -98,10 +98,10 @@ def takes_all(operation: Operation, other: Operation, graph: Graph, base: Graph)
     """Whether two cuts of maps take the same pixels and all channels."""
     cuts = []
     for each, shapes in ((operation, graph.shapes), (other, base.shapes)):
-        index, before = each.arguments.get("1"), shapes[each.inputs[0]]
-        after = shapes[each.outputs[0]]
+        index = each.arguments.get("1")
         if len(each.inputs) != 1 or not isinstance(index, tuple) or len(index) < 2:
             return False
+        before, after = shapes[each.inputs[0]], shapes[each.outputs[0]]
         if not all(isinstance(part, slice) for part in index) or index[1].step not in (None, 1):
             return False
         if before[:2] != after[:2]:

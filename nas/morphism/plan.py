@@ -140,15 +140,15 @@ class _Search:
             if place not in heard:
                 steps.append(Step(operation, "own"))
                 continue
-            value = next(origin for origin in found.given if isinstance(origin, Same))
+            value = next((origin for origin in found.given if isinstance(origin, Same)), None)
             (first, *_) = found.origins
             steps.append(
                 Step(
                     operation,
                     found.way,
                     found.parent,
-                    value.value,
-                    value.channels,
+                    value.value if value else None,
+                    value.channels if value else None,
                     first.channels if isinstance(first, Same) else None,
                 )
             )

@@ -41,6 +41,7 @@ _ZERO_OF_ZERO = {"relu", "relu6", "hardtanh", "hardswish", "silu", "gelu", "leak
     *("flatten", "reshape", "view"),
 }
 _FLATTEN = ("flatten", "reshape", "view")
+_CONSTANTS = ("arange", "full", "linspace", "ones", "zeros")
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,9 @@ class Rules:
         origins = tuple(given)
         reasons: list[str] = []
         same = [origin for origin in origins if isinstance(origin, Same)]
-        if operation.function == "cat" and same:
+        if operation.function == "cat" and same and _joins_channels(operation):
             yield from self._cat(operation, origins, same)
-        elif same and len(same) == len(origins):
+        elif (same and len(same) == len(origins)) or self._made_anew(operation):
             yield from self._as_parent(operation, same, reasons)
         elif operation.function == "add":
             yield from self._sum(operation, origins)
@@ -102,6 +103,11 @@ class Rules:
         why = why and f"{operation.name or operation.function}: {reasons[0] if reasons else why}"
         own = tuple(Other(silent) for _ in operation.outputs)
         yield Found("own", origins, own, why=why, refused=bool(reasons))
+
+    @staticmethod
+    def _made_anew(operation: Operation) -> bool:
+        """Whether it reads weights alone, or nothing: tokens, positions."""
+        return not operation.inputs and bool(operation.weights or operation.function in _CONSTANTS)
 
     def _may_be_silent(self, operation: Operation, given: tuple[Origin, ...]) -> bool:
         if operation.function in (*CONVOLUTIONS, "linear"):
@@ -177,6 +183,11 @@ class Rules:
             return f"its settings are not those of the parent's {other.function}"
         if operation.function == "batch_norm" and plain_norm(operation):
             return [channels[0]] if plain_norm(other) else "its statistics are another's"
+        # Whatever it may be: the same of the same is the same.
+        if all(origin.channels is None for origin in given) and self._alike(operation, other):
+            return [None] * len(other.outputs)
+        if not given:
+            return f"the parent's {other.function} has other shapes"
         each = operation.function in _EACH_CHANNEL or keeps_channels(operation, self.child)
         if each and not operation.weights:
             return [channels[0]]
@@ -194,17 +205,16 @@ class Rules:
                     for place in range(area)
                 )
             ]
-        # Whatever else it may be: the same of the same is the same.
         if any(origin.channels is not None for origin in given):
             return f"no rule says what {operation.function} does to channels that are widened"
-        plain = not any(has_weight(value) for value in operation.arguments.values())
-        alike = [w.shape for w in operation.weights] == [w.shape for w in other.weights]
-        shapes = [self.child.shapes[n] for n in operation.outputs] == [
-            self.parent.shapes[n] for n in other.outputs
-        ]
-        if plain and alike and shapes:
-            return [None] * len(other.outputs)
         return f"the parent's {other.function} has other shapes"
+
+    def _alike(self, operation: Operation, other: Operation) -> bool:
+        """Whether the shapes of weights and outputs are the same."""
+        plain = not any(has_weight(value) for value in operation.arguments.values())
+        weights = [w.shape for w in operation.weights] == [w.shape for w in other.weights]
+        mine = [self.child.shapes[number] for number in operation.outputs]
+        return plain and weights and mine == [self.parent.shapes[n] for n in other.outputs]
 
     def _flattens(self, operation: Operation, other: Operation) -> bool:
         for graph, each in ((self.child, operation), (self.parent, other)):
@@ -320,7 +330,7 @@ class Rules:
     ) -> Iterator[Found]:
         """Channels of its own beside those of the parent."""
         parts = operation.arguments.get("0", operation.arguments.get("tensors"))
-        if operation.arguments.get("dim", operation.arguments.get("1", 0)) != 1 or not parts:
+        if not parts:
             return
         numbers = [part.number for part in parts if isinstance(part, Value)]
         for chosen in _choices_of(len(kept)):
@@ -344,9 +354,13 @@ class Rules:
 
     def _joins(self, values: tuple[int, ...]) -> Operation | None:
         for other in self._known.get(("cat", values), []):
-            if other.arguments.get("dim", other.arguments.get("1", 0)) == 1:
+            if _joins_channels(other):
                 return other
         return None
+
+
+def _joins_channels(operation: Operation) -> bool:
+    return bool(operation.arguments.get("dim", operation.arguments.get("1", 0)) == 1)
 
 
 def _choices_of(count: int) -> list[tuple[int, ...]]:

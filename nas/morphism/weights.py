@@ -88,16 +88,18 @@ class Writing:
         if operation.layer is not None:
             self._layer(step, parent)
             return
-        rank = len(self.child.shapes[operation.inputs[0]])
+        shape = self.child.shapes[operation.inputs[0]] if operation.inputs else ()
+        rank = len(shape)
         if operation.function in CONVOLUTIONS or (operation.function == "linear" and rank == 2):
             self._weighted(step, parent)
         elif operation.function == "batch_norm" and step.channels is not None:
             for name in _NORM:
                 self._by_channel(operation.arguments[name], parent.arguments[name], step.channels)
         else:
-            shape = self.child.shapes[operation.inputs[0]]
             for weight, base in zip(operation.weights, parent.weights, strict=True):
-                place = None if is_scalar(weight) else channel_place(weight, shape)
+                place = None
+                if step.channels is not None and not is_scalar(weight):
+                    place = channel_place(weight, shape)
                 if place is None or step.channels is None:
                     tensor = self.weights[base.name]
                     self._put(weight, tensor.clone(), tensor.numel())

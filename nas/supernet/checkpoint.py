@@ -1,4 +1,8 @@
-"""Trained shared weights in a file: what training that was killed goes on from."""
+"""The state of a training of shared weights in a file: what training that was killed goes on from.
+
+The format is that of ``nas.supernet.files``: when the training is done, the same file is the
+supernet.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-
+from nas.components import describe
 from nas.errors import DataError, ResumeError, nearest
-from nas.history import write_file
+from nas.supernet import files
 from nas.supernet.training import PathTraining
 
 
@@ -28,18 +30,22 @@ def save_training(
         JournalError: the disk does not take it.
     """
     state = training.state_dict()
-    tensors = {
-        f"{kind}/{name}": tensor.cpu().contiguous()
-        for kind in ("supernet", "momentum")
-        for name, tensor in state[kind].items()
-    }
+    kinds = [kind for kind, value in state.items() if isinstance(value, Mapping)]
     document = {
-        "epoch": state["epoch"],
-        "curve": state["curve"],
-        "facts": dict(facts),
-        "seconds": seconds,
+        **files.about(training.supernet),
+        "facts": {
+            **facts,
+            "preprocessing": describe(training.data.preprocessing),
+            "seconds": seconds,
+        },
+        "training": {
+            "kinds": kinds,
+            "done": training.done,
+            "epochs": training.settings.epochs,
+            **{key: value for key, value in state.items() if key not in kinds},
+        },
     }
-    write_file(path, save(tensors, {"training": json.dumps(document)}))
+    files.write(path, document, {kind: state[kind] for kind in kinds})
 
 
 def load_training(path: Path, training: PathTraining, facts: Mapping[str, Any]) -> float:
@@ -49,21 +55,20 @@ def load_training(path: Path, training: PathTraining, facts: Mapping[str, Any]) 
         DataError: the file is no such checkpoint, or is damaged.
         ResumeError: it is of a training with other facts; the message names the first.
     """
-    tensors: dict[str, dict[str, Any]] = {"supernet": {}, "momentum": {}}
-    try:
-        with safe_open(path, framework="pt") as file:
-            document = json.loads((file.metadata() or {})["training"])
-            for key in file.keys():  # noqa: SIM118  # it is no mapping
-                kind, _, name = key.partition("/")
-                tensors[kind][name] = file.get_tensor(key)
-        found, seconds = document["facts"], float(document["seconds"])
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        raise DataError(f"{path} is no checkpoint of a supernet, or is damaged: {error}") from error
+    stored = files.read(path)
+    found, left = stored.document["facts"], stored.document["training"]
+    if left is None:
+        raise DataError(
+            f"{path} holds a supernet, but not where its training was left: give another path for "
+            "the checkpoint"
+        )
     for key, value in json.loads(json.dumps(dict(facts))).items():
         if key not in found or found[key] != value:
             raise ResumeError(
                 f"{path} holds a supernet of another training: {key} is "
                 f"{found.get(key, nearest(key, found))!r} there and {value!r} here"
             )
-    training.load_state_dict({**document, **tensors})
-    return seconds
+    training.load_state_dict(
+        {**left, **{kind: stored.tensors.get(kind, {}) for kind in left["kinds"]}}
+    )
+    return float(found["seconds"])

@@ -21,12 +21,20 @@ class RelaxedBuilder:
 
     Args:
         form: how slots and parts are made.
+        size: which of a number's options to answer with.
     """
 
-    def __init__(self, space: SearchSpace, current: Current, form: Form = PLAIN) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        current: Current,
+        form: Form = PLAIN,
+        size: Callable[[str, Sequence[int]], int] = lambda label, options: max(options),
+    ) -> None:
         self.space = space
         self.current = current
         self.form = form
+        self.size = size
         self.slots: dict[str, tuple[str, ...]] = {}
         self.depths: dict[str, tuple[int, ...]] = {}
         self.numbers: dict[str, tuple[int, ...]] = {}
@@ -53,7 +61,7 @@ class RelaxedBuilder:
     def number(self, label: str, options: Sequence[int] = ()) -> int:
         known = self._numbers(label, options)
         self.numbers[label] = known
-        return max(known)
+        return self.size(label, known)
 
     def depth(
         self, label: str, block: Callable[[int], nn.Module], options: Sequence[int] = ()

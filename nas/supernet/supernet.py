@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Self
 
@@ -11,20 +11,20 @@ import torch
 from torch import nn
 
 from nas.architecture import Architecture
-from nas.builder import FixedBuilder
 from nas.errors import UnsupportedRequest
 from nas.space import SearchSpace, validate
 from nas.supernet import kernels
+from nas.supernet.assembly import Assembler
 from nas.supernet.form import PLAIN, Form
 from nas.supernet.gates import Gate, Gates
 from nas.supernet.mixture import Current
+from nas.supernet.pieces import Bound, Shared
 from nas.supernet.relaxed import RelaxedBuilder, tensor_names
-from nas.supernet.views import leading
+from nas.supernet.slicing import layouts_of
+from nas.supernet.transforms import KernelTransforms, kernel_sizes
 
 NETWORKS = 64
 """How many networks over its weights a supernet keeps, those last used."""
-
-_Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 class Supernet(nn.Module):
@@ -42,21 +42,28 @@ class Supernet(nn.Module):
         space: whose description is read.
         form: how its network is made, where a search wants it otherwise than it is. A path is
             then no longer what the stand-alone network computes; weights it has are inherited.
+        kernel_transforms: whether a smaller kernel is made of a larger one's centre by matrices
+            that are learnt too (``nas.supernet.transforms``), rather than being that centre.
 
     Attributes:
         slots: the options of every slot, by label, in the order of a gate's weights.
         depths, numbers: the options of every depth and number.
+        names: by the name that a tensor of a stand-alone network has with its slots' options put in
+            (``nas.builder.FixedBuilder.shared_names``), the name in the largest network.
         fast: whether ``supernet(x, gates)`` computes images, on a CPU and in training, as
             ``nas.supernet.kernels`` does: channels last, and what options have in common once.
             The same up to rounding; off at first.
     """
 
-    _networks: OrderedDict[Architecture, tuple[nn.Module, list[_Pair]]]
-    _tensors: dict[str, torch.Tensor] | None
+    _networks: OrderedDict[Architecture, Bound]
+    _assembling: Assembler | None
 
-    def __init__(self, space: SearchSpace, form: Form = PLAIN) -> None:
+    def __init__(
+        self, space: SearchSpace, form: Form = PLAIN, kernel_transforms: bool = False
+    ) -> None:
         super().__init__()
         self.space = space
+        self.kernel_transforms = kernel_transforms
         self.fast = False
         self._current = Current()
         builder = RelaxedBuilder(space, self._current, form)
@@ -67,12 +74,15 @@ class Supernet(nn.Module):
         self.depths: Mapping[str, tuple[int, ...]] = dict(builder.depths)
         self.numbers: Mapping[str, tuple[int, ...]] = dict(builder.numbers)
         self._subsets = dict(builder.subsets)
-        self._names = tensor_names(self.largest)
+        self.names = tensor_names(self.largest)
+        self.transforms: KernelTransforms | None = None
+        if kernel_transforms:
+            self.transforms = KernelTransforms(kernel_sizes(space, form))
         self._misfits: dict[str, str] = {}
         self._check_mixture()
         # Not children: their parameters are the shared ones once more.
         self.__dict__["_networks"] = OrderedDict()
-        self.__dict__["_tensors"] = None
+        self.__dict__["_assembling"] = None
 
     def forward(self, x: torch.Tensor, gates: Gates) -> torch.Tensor:
         """The mixture of all options under these gates.
@@ -156,25 +166,42 @@ class Supernet(nn.Module):
         if arch in self._networks:
             self._networks.move_to_end(arch)
         else:
-            self._networks[arch] = self._over_views(arch)
+            self._networks[arch] = self._bound(arch)
             while len(self._networks) > NETWORKS:
                 self._networks.popitem(last=False)
-        built, buffers = self._networks[arch]
-        if buffers:
-            with torch.no_grad():
-                for own, shared in buffers:
-                    own.copy_(shared)
-        return built.train(self.training)
+        kept = self._networks[arch]
+        with torch.no_grad():
+            for own, shared in kept.statistics:
+                own.copy_(shared)
+        return kept.network.train(self.training)
 
     def keep_statistics(self, arch: Architecture) -> None:
         """Makes the batch-norm statistics of ``network(arch)`` the shared ones.
 
         For a network that ``network`` gave and that is still kept: after a step of training.
         """
-        _, buffers = self._networks[arch]
         with torch.no_grad():
-            for own, shared in buffers:
+            for own, shared in self._networks[arch].statistics:
                 shared.copy_(own)
+
+    def used_parts(self, archs: Iterable[Architecture]) -> dict[nn.Parameter, torch.Tensor]:
+        """Masks of the parameters of which these architectures together use a part, not all."""
+        masks: dict[nn.Parameter, torch.Tensor] = {}
+        whole: set[nn.Parameter] = set()
+        for arch in archs:
+            if arch not in self._networks:
+                self.network(arch)
+            for piece in self._networks[arch].pieces:
+                shared = piece.source
+                assert isinstance(shared, nn.Parameter)
+                if shared.shape == piece.shape:
+                    whole.add(shared)
+                    masks.pop(shared, None)
+                elif shared not in whole:
+                    if shared not in masks:
+                        masks[shared] = torch.zeros_like(shared, dtype=torch.bool)
+                    piece.used(masks[shared]).fill_(True)
+        return masks
 
     def extract(self, arch: Architecture) -> nn.Module:
         """A stand-alone network with a copy of the shared weights: nothing ties it to them.
@@ -182,47 +209,12 @@ class Supernet(nn.Module):
         Exactly what ``nas.space.network`` builds; batch-norm statistics are the shared ones
         (``recalibrate`` makes them the network's own).
         """
-        built, names = self._build(arch)
-        with torch.no_grad():
-            for name, tensor in built.state_dict().items():
-                if name in names:
-                    tensor.copy_(self._view(names[name], tensor.shape))
-        return built.train(self.training)
+        return self._bound(arch).own_weights(self._assembler.shared).train(self.training)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         self._networks.clear()  # views do not follow their tensors to another device
-        self.__dict__["_tensors"] = None
+        self.__dict__["_assembling"] = None
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it so
-
-    def _build(self, arch: Architecture) -> tuple[nn.Module, dict[str, str]]:
-        """The stand-alone network, and the shared name of each of its tensors.
-
-        Scale and shift of a norm that has none here are left out: they stay as they are made.
-        """
-        validate(self.space, arch)
-        self._check_subsets(arch)
-        builder = FixedBuilder(self.space, arch)
-        # Built for real rather than on meta: constants that a constructor computes stay.
-        with torch.random.fork_rng(devices=[]):
-            built = self.space.build(builder).to(next(self.largest.parameters()))
-        names = {
-            name: shared
-            for name, shared in builder.shared_names(built).items()
-            if shared in self._names or not self._is_affine(shared)
-        }
-        missing = sorted(set(names.values()) - set(self._names))
-        if missing:
-            raise UnsupportedRequest(
-                f"{self.space.name!r}: the network of {arch} has {missing[0]!r}, which the "
-                "largest network has not: its description depends on picks in a way that "
-                "weights cannot be shared over"
-            )
-        return built, names
-
-    def _is_affine(self, name: str) -> bool:
-        """Whether this is scale or shift of a norm that is here, with neither."""
-        norm, _, key = name.rpartition(".")
-        return key in ("weight", "bias") and f"{norm}.running_mean" in self._names
 
     def _check_mixture(self) -> None:
         """Finds out what does not fit beside each other, on meta tensors.
@@ -295,29 +287,24 @@ class Supernet(nn.Module):
                     "(some spaces have a form that sums projections instead: projected=True)"
                 )
 
-    def _over_views(self, arch: Architecture) -> tuple[nn.Module, list[_Pair]]:
-        built, names = self._build(arch)
-        buffers: list[_Pair] = []
-        with torch.enable_grad():
-            for path, module in built.named_modules():
-                prefix = f"{path}." if path else ""
-                for key, parameter in module._parameters.items():
-                    if parameter is not None and prefix + key in names:
-                        view = self._view(names[prefix + key], parameter.shape)
-                        # A view is no leaf, so it cannot be a Parameter; layers do not ask.
-                        module._parameters[key] = view
-                for key, buffer in module._buffers.items():
-                    if buffer is not None and prefix + key in names:
-                        buffers.append((buffer, self._view(names[prefix + key], buffer.shape)))
-        return built, buffers
-
-    def _view(self, name: str, shape: torch.Size) -> torch.Tensor:
-        return leading(self._shared[self._names[name]], shape, f"{self.space.name}: {name}")
+    def _bound(self, arch: Architecture) -> Bound:
+        """The stand-alone network over the shared tensors."""
+        validate(self.space, arch)
+        self._check_subsets(arch)
+        return self._assembler(arch)
 
     @property
-    def _shared(self) -> Mapping[str, torch.Tensor]:
+    def tensors(self) -> Mapping[str, torch.Tensor]:
         """The shared tensors by their names in the largest network."""
-        if self._tensors is None:
-            self._tensors = dict(self.largest.named_parameters())
-            self._tensors |= dict(self.largest.named_buffers())
-        return self._tensors
+        return self._assembler.shared.tensors
+
+    @property
+    def _assembler(self) -> Assembler:
+        if self._assembling is None:
+            tensors: dict[str, torch.Tensor] = dict(self.largest.named_parameters())
+            tensors |= dict(self.largest.named_buffers())
+            shared = Shared(
+                self.space.name, self.names, layouts_of(self.largest), tensors, self.transforms
+            )
+            self.__dict__["_assembling"] = Assembler(self.space, shared)
+        return self._assembling  # type: ignore[return-value]  # made above

@@ -1,8 +1,6 @@
 """Training of shared weights by sampled paths: in every step some architectures, one update.
 
-Which architectures is the caller's affair (``Paths``): one drawn uniformly (Guo et al., "Single
-Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020), as many as make every
-option of every choice be trained once (Chu et al., "FairNAS", ICCV 2021), or a controller's. The
+Which architectures, and what they learn from, is the caller's affair (``nas.supernet.plans``). The
 gradients of a step's architectures are added up.
 
 Weights that no architecture of a step uses are left as they are, and so is their momentum: also
@@ -12,7 +10,7 @@ the rest of a tensor of which an architecture takes the leading channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
@@ -22,10 +20,13 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from nas.architecture import Architecture, Scalar
+from nas.architecture import Architecture
 from nas.data import Data, Item, check_fits
-from nas.errors import ConfigError, InvalidArchitecture, UnsupportedRequest, nearest
-from nas.space import SearchSpace, from_picks, sample
+from nas.errors import ConfigError, nearest
+from nas.space import SearchSpace
+from nas.supernet import parallel
+from nas.supernet.importance import sort_channels
+from nas.supernet.plans import Plan, Teaching
 from nas.supernet.supernet import Supernet
 from nas.training import (
     Device,
@@ -36,9 +37,11 @@ from nas.training import (
     reproducible,
     training_loss,
 )
+from nas.training.distillation import soft_target_loss
 from nas.trial import NotFinite
 
 Schedule = Literal["linear", "cosine", "restarts"]
+Optimiser = Literal["sgd", "adamw"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class PathSettings:
         gradient_clip: the largest norm a step's gradient may have; ``None`` for no bound.
         augment: whether training images are cropped and mirrored as the data set says.
         period: in epochs, for ``restarts``.
+        optimiser: ``sgd``, or ``adamw`` (with its own betas), which Transformers want.
+        paths: random architectures a step; ``None`` is the number of the papers
+            (``nas.supernet.plans``).
+        channels_last: whether images lie in memory with the channels innermost: twice as fast for
+            depthwise convolutions on a CPU.
     """
 
     epochs: int = 120
@@ -74,6 +82,9 @@ class PathSettings:
     gradient_clip: float | None = 5.0
     augment: bool = True
     period: int = 10
+    optimiser: Optimiser = "sgd"
+    paths: int | None = None
+    channels_last: bool = False
 
     def __post_init__(self) -> None:
         ranges: dict[str, tuple[bool, str]] = {
@@ -90,17 +101,19 @@ class PathSettings:
             "label_smoothing": (0 <= self.label_smoothing < 1, "from 0 to below 1"),
             "gradient_clip": (self.gradient_clip is None or self.gradient_clip > 0, "above 0"),
             "period": (self.period >= 1, "at least 1"),
+            "paths": (self.paths is None or self.paths >= 1, "at least 1"),
         }
         for field in fields(self):
             value = getattr(self, field.name)
             holds, expected = ranges.get(field.name, (True, ""))
             if not holds or (isinstance(value, float) and not math.isfinite(value)):
                 raise ConfigError(f"settings: {field.name} must be {expected}, got {value!r}")
-        if self.schedule not in get_args(Schedule):
-            raise ConfigError(
-                f"settings: there is no schedule {self.schedule!r}: "
-                f"{nearest(self.schedule, get_args(Schedule))}"
-            )
+        for name, known in (("schedule", get_args(Schedule)), ("optimiser", get_args(Optimiser))):
+            value = getattr(self, name)
+            if value not in known:
+                raise ConfigError(
+                    f"settings: there is no {name} {value!r}: {nearest(value, known)}"
+                )
 
     def rate(self, position: float) -> float:
         """The learning rate after so many epochs, which need not be whole."""
@@ -112,56 +125,6 @@ class PathSettings:
             done = position / period
         left = 1 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
         return self.learning_rate_min + (self.learning_rate - self.learning_rate_min) * left
-
-
-# ------------------------------------------------------------------------------------ paths
-
-Paths = Callable[[np.random.Generator], Sequence[Architecture]]
-"""Draws the architectures of one step."""
-
-
-def uniform_paths(space: SearchSpace) -> Paths:
-    """One random architecture a step, as ``nas.space.sample`` draws it."""
-    return lambda rng: [sample(space, rng)]
-
-
-def fair_paths(space: SearchSpace) -> Paths:
-    """So many architectures a step that every option of every choice is in exactly one of them.
-
-    Each choice's options are dealt in a random order of its own.
-
-    Raises:
-        UnsupportedRequest: choices differ in how many options they have, or depend on others.
-    """
-    first, *others = space.choices
-    for choice in others:
-        if len(choice.options) != len(first.options):
-            raise UnsupportedRequest(
-                f"{space.name!r} cannot be sampled with strict fairness: {first.label!r} has "
-                f"{len(first.options)} options and {choice.label!r} has {len(choice.options)}, so "
-                "they cannot all be trained equally often in one step; sample uniformly"
-            )
-
-    def draw(rng: np.random.Generator) -> list[Architecture]:
-        orders = {
-            choice.label: [choice.options[i] for i in rng.permutation(len(choice.options))]
-            for choice in space.choices
-        }
-        return [deal(orders, turn) for turn in range(len(first.options))]
-
-    def deal(orders: Mapping[str, Sequence[Scalar]], turn: int) -> Architecture:
-        try:
-            return from_picks(space, {label: order[turn] for label, order in orders.items()})
-        except InvalidArchitecture as error:
-            raise UnsupportedRequest(
-                f"{space.name!r} cannot be sampled with strict fairness: its choices depend on "
-                f"each other ({error}); sample uniformly"
-            ) from error
-
-    rng = np.random.default_rng(0)
-    for _ in range(20):  # what depends on others shows itself before any training
-        draw(rng)
-    return draw
 
 
 def path_output(supernet: Supernet, arch: Architecture, x: torch.Tensor) -> Any:
@@ -195,15 +158,22 @@ class PathTraining:
     Args:
         examples: what is trained on, a part of ``data``'s training set.
         data: how its images may be augmented.
+        plan: which architectures are trained when, and what they learn from.
         threads: of the CPU; more than one is not reproducible to the bit.
+        kernel_transforms: see ``nas.supernet.Supernet``.
+        group: the processes that train together, all with the same arguments; each trains on its
+            rows of every batch, and all have the same weights at the end of every epoch.
 
     Attributes:
         epoch: how many are done.
         curve: the mean training loss of each, in nats.
+        passes: how often an architecture has seen all examples.
+        phase: which one of the plan has begun; -1 before the first step.
 
     Raises:
         DataError: the data do not fit the space.
         UnsupportedRequest: the space's weights cannot be shared.
+        ConfigError: a batch has too few rows for so many processes.
     """
 
     def __init__(
@@ -212,73 +182,149 @@ class PathTraining:
         examples: Subset[Item],
         data: Data,
         settings: PathSettings,
+        plan: Plan,
         seed: int = 0,
         device: Device = "auto",
         threads: int = 1,
+        kernel_transforms: bool = False,
+        group: parallel.Group = parallel.ALONE,
     ) -> None:
         check_fits(data, space)
+        parallel.check_shares(len(examples), settings.batch_size, group.size)
         self.space = space
         self.examples = examples
         self.data = data
         self.settings = settings
+        self.plan = plan
         self.seed = seed
         self.device = choose_device(device)
         self.threads = threads
+        self.group = group
         self.epoch = 0
         self.curve: list[float] = []
+        self.passes = 0.0
+        self.phase = -1
+        self._teacher: nn.Module | None = None
         self._recipe = Recipe(label_smoothing=settings.label_smoothing)
         with reproducible(seed, threads):
-            self.supernet = Supernet(space).to(self.device).train()
-        self.optimiser = torch.optim.SGD(
-            self.supernet.parameters(),
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            nesterov=settings.nesterov,
-            weight_decay=settings.weight_decay,
-        )
+            supernet = Supernet(space, kernel_transforms=kernel_transforms)
+            self.supernet = supernet.to(self.device).train()
+        self.optimiser = make_optimiser(self.supernet, settings)
 
     @property
     def done(self) -> bool:
         """Whether all epochs are."""
         return self.epoch >= self.settings.epochs
 
-    def advance(self, paths: Paths) -> None:
+    def advance(self) -> None:
         """One epoch.
 
         Raises:
             NotFinite: the loss is not; the message names the epoch.
+            WorkerError: another process of the group is gone, or has come to other weights.
         """
-        settings = self.settings
+        settings, plan = self.settings, self.plan
         rng = np.random.default_rng([self.seed, self.epoch, 7])
+        starts = plan.starts(settings.epochs)
         total = 0.0
         self.supernet.train()
         with reproducible(self.seed + 1_000_003 * (self.epoch + 1), self.threads):
             order = torch.randperm(len(self.examples))
             parts = order.tensor_split(math.ceil(len(order) / settings.batch_size))
             for index, part in enumerate(parts):
-                for group in self.optimiser.param_groups:
-                    group["lr"] = settings.rate(self.epoch + index / len(parts))
-                images, labels = fetch(self.examples, part)
-                images = images.to(self.device)
+                position = self.epoch + index / len(parts)
+                while self.phase + 1 < len(plan.phases) and starts[self.phase + 1] <= position:
+                    self._begin()
+                phase, start = plan.phases[self.phase], starts[self.phase]
+                length = starts[self.phase + 1] - start
+                rate = phase.rate * settings.rate((position - start) * (settings.epochs / length))
+                for parameters in self.optimiser.param_groups:
+                    parameters["lr"] = rate
+                rows = parallel.share(self.group, len(part))
+                images, labels = fetch(self.examples, part[rows])
+                images, labels = images.to(self.device), labels.to(self.device)
                 if settings.augment:
-                    images = augmented(images, self.data.crop_padding, self.data.flip)
-                total += len(part) * self.step(images, labels.to(self.device), paths(rng))
+                    of = (len(part), rows)
+                    images = augmented(images, self.data.crop_padding, self.data.flip, of)
+                archs, mine = phase.paths(rng), len(labels) / len(part)
+                with parallel.own_randomness(
+                    self.group, (self.seed, self.epoch, index), self.threads
+                ):
+                    loss = self.step(images, labels, archs, phase.teaching, mine)
+                total += len(part) * loss
+                self.passes += len(archs) * len(part) / len(order)
         mean = total / len(order)
         if not math.isfinite(mean):
             raise NotFinite(f"the supernet's training loss is {mean} in epoch {self.epoch + 1}")
         self.epoch += 1
         self.curve.append(mean)
+        self._agree()
+
+    def _agree(self) -> None:
+        """Makes the state the same on all ranks: statistics are averaged, and weights already are.
+
+        Raises:
+            WorkerError: they are not.
+        """
+        if self.group.size > 1:
+            teacher = () if self._teacher is None else (self._teacher,)
+            parallel.average_statistics(self.group, (self.supernet, *teacher))
+            what = f"the weights after epoch {self.epoch}"
+            parallel.check_same(self.group, self.state_dict(), self.device, what)
+
+    def _begin(self) -> None:
+        """Begins the next phase: with an optimiser that is new, and a teacher after the first."""
+        self.phase += 1
+        phase, teacher = self.plan.phases[self.phase], self.plan.teacher
+        if self.phase == 0:
+            return
+        if self._teacher is None and teacher is not None:
+            self._teacher = self._frozen(teacher)
+        if phase.sort:
+            assert teacher is not None
+            sort_channels(self.supernet, teacher, phase.trained, phase.sort)
+        self.optimiser.state.clear()
+
+    def _frozen(self, arch: Architecture) -> nn.Module:
+        """A copy that teaches; like the authors' in training mode, with each batch's statistics."""
+        return self.supernet.extract(arch).requires_grad_(False).train()
 
     def step(
-        self, images: torch.Tensor, labels: torch.Tensor, archs: Sequence[Architecture]
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        archs: Sequence[Architecture],
+        teaching: Teaching = "labels",
+        part: float = 1.0,
     ) -> float:
-        """One update on the summed gradients of these architectures; gives their mean loss."""
+        """One update on the summed gradients of these architectures; gives their mean loss.
+
+        Args:
+            images, labels: of a batch, this rank's rows.
+            part: how much of the batch they are.
+        """
         self.optimiser.zero_grad()
+        if self.settings.channels_last and images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
         total = 0.0
+        target = None
+        if teaching == "teacher":
+            assert self._teacher is not None
+            with torch.no_grad():
+                target = _logits(self._teacher(images))
         for arch in archs:
-            loss = training_loss(path_output(self.supernet, arch, images), labels, self._recipe)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            total += float(loss.detach())
+            output = path_output(self.supernet, arch, images)
+            if teaching == "first" and target is not None:
+                loss = soft_target_loss(_logits(output), target, 1.0)
+            else:
+                loss = training_loss(output, labels, self._recipe)
+                if teaching == "first":
+                    target = _logits(output).detach()
+                elif target is not None:
+                    loss = loss + soft_target_loss(_logits(output), target, 1.0)
+            loss.backward(torch.full_like(loss, part))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            total += part * float(loss.detach())
+        total = parallel.sum_gradients(self.group, self.supernet.parameters(), total)
         if self.settings.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip)
         with self._unused_kept(archs):
@@ -294,64 +340,77 @@ class PathTraining:
         if not _sizes_are_open(self.supernet):
             yield
             return
-        masks = used_parts(self.supernet, archs)
+        masks = self.supernet.used_parts(archs)
         before = {
-            parameter: (parameter.detach().clone(), self._momentum(parameter))
-            for parameter in masks
+            parameter: (parameter.detach().clone(), self._moving(parameter)) for parameter in masks
         }
         yield
         with torch.no_grad():
             for parameter, mask in masks.items():
-                value, momentum = before[parameter]
+                value, moving = before[parameter]
                 parameter.copy_(torch.where(mask, parameter, value))
-                moved = self.optimiser.state[parameter].get("momentum_buffer")
-                if moved is not None:
-                    moved.copy_(torch.where(mask, moved, momentum))
+                for key, held in self.optimiser.state[parameter].items():
+                    if torch.is_tensor(held) and held.shape == mask.shape:
+                        held.copy_(torch.where(mask, held, moving.get(key, torch.zeros_like(held))))
 
-    def _momentum(self, parameter: nn.Parameter) -> torch.Tensor:
-        held = self.optimiser.state[parameter].get("momentum_buffer")
-        return torch.zeros_like(parameter) if held is None else held.clone()
+    def _moving(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
+        """What the optimiser keeps of every number of a parameter."""
+        return {
+            key: held.clone()
+            for key, held in self.optimiser.state[parameter].items()
+            if torch.is_tensor(held) and held.shape == parameter.shape
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """All that the following epochs depend on, besides the arguments."""
         names: dict[torch.Tensor, str] = {p: name for name, p in self.supernet.named_parameters()}
+        teacher = {} if self._teacher is None else self._teacher.state_dict()
         return {
             "epoch": self.epoch,
             "curve": list(self.curve),
+            "passes": self.passes,
+            "phase": self.phase,
             "supernet": {k: v.detach().clone() for k, v in self.supernet.state_dict().items()},
-            "momentum": {
-                names[parameter]: entry["momentum_buffer"].detach().clone()
+            "optimiser": {
+                f"{key}/{names[parameter]}": held.detach().clone()
                 for parameter, entry in self.optimiser.state.items()
-                if entry.get("momentum_buffer") is not None
+                for key, held in entry.items()
+                if torch.is_tensor(held)
             },
+            "teacher": {name: tensor.detach().clone() for name, tensor in teacher.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.epoch = int(state["epoch"])
         self.curve = [float(loss) for loss in state["curve"]]
+        self.passes = float(state["passes"])
+        self.phase = int(state["phase"])
         self.supernet.load_state_dict(state["supernet"])
+        self._teacher = None
+        if state["teacher"] and self.plan.teacher is not None:
+            self._teacher = self._frozen(self.plan.teacher)
+            self._teacher.load_state_dict(state["teacher"])
         parameters = dict(self.supernet.named_parameters())
         self.optimiser.state.clear()
-        for name, momentum in state["momentum"].items():
-            parameter = parameters[name]
-            self.optimiser.state[parameter]["momentum_buffer"] = momentum.to(parameter, copy=True)
+        for name, held in state["optimiser"].items():
+            key, _, of = name.partition("/")
+            self.optimiser.state[parameters[of]][key] = held.clone().to(self.device)
 
 
-def used_parts(
-    supernet: Supernet, archs: Sequence[Architecture]
-) -> dict[nn.Parameter, torch.Tensor]:
-    """Masks of the parameters of which these architectures together use a part, not all."""
-    masks: dict[nn.Parameter, torch.Tensor] = {}
-    whole: set[nn.Parameter] = set()
-    for arch in archs:
-        for module in supernet.network(arch).modules():
-            for tensor in module._parameters.values():
-                base = None if tensor is None else tensor._base
-                if isinstance(tensor, nn.Parameter):
-                    whole.add(tensor)
-                elif tensor is not None and isinstance(base, nn.Parameter):
-                    mask = masks.setdefault(base, torch.zeros_like(base, dtype=torch.bool))
-                    mask.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).fill_(
-                        True
-                    )
-    return {parameter: mask for parameter, mask in masks.items() if parameter not in whole}
+def make_optimiser(supernet: Supernet, settings: PathSettings) -> torch.optim.Optimizer:
+    """The optimiser of all shared weights."""
+    if settings.optimiser == "adamw":
+        return torch.optim.AdamW(
+            supernet.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+    return torch.optim.SGD(
+        supernet.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def _logits(output: torch.Tensor | tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    return output[0] if isinstance(output, tuple) else output

@@ -15,20 +15,29 @@ def resized(images: torch.Tensor, resolution: int | None) -> torch.Tensor:
     )
 
 
-def augmented(images: torch.Tensor, crop_padding: int, flip: bool) -> torch.Tensor:
+def augmented(
+    images: torch.Tensor,
+    crop_padding: int,
+    flip: bool,
+    batch: tuple[int, slice] | None = None,
+) -> torch.Tensor:
     """Each image shifted by up to the padding in both directions, and mirrored half the time.
 
     Args:
         images: (N, C, H, W); examples of another shape are left as they are.
         crop_padding: in pixels; the borders are repeated.
+        batch: where these images are a part of a batch, how many it has, and which these are:
+            what happens to an image does not depend on how the batch is cut.
     """
     count, _, height, width = images.shape if images.ndim == 4 else (0, 0, 0, 0)
+    drawn, part = (count, slice(None)) if batch is None else batch
     if flip and count:
-        mirrored = (torch.rand(count) < 0.5).to(images.device)
+        mirrored = (torch.rand(drawn) < 0.5)[part].to(images.device)
         images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
     if crop_padding and count:
         padded = F.pad(images, [crop_padding] * 4, mode="replicate")
-        top, left = torch.randint(2 * crop_padding + 1, (2, count, 1)).to(images.device)
+        offsets = torch.randint(2 * crop_padding + 1, (2, drawn, 1))[:, part]
+        top, left = offsets.to(images.device)
         rows = (top + torch.arange(height, device=images.device))[:, None, :, None]
         columns = (left + torch.arange(width, device=images.device))[:, None, None, :]
         example = torch.arange(count, device=images.device)[:, None, None, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 
@@ -106,6 +107,15 @@ def _check(channels: Sequence[int], stages: int) -> None:
         raise ConfigError(f"channels must be {stages} numbers, one a stage; got {channels!r}")
 
 
+def slimmable_layout(
+    channels: Sequence[int] = (16, 24, 32, 64, 96, 160, 320),
+) -> tuple[Stage, ...]:
+    """Yu et al., 2019: MobileNetV2's, in which nothing but the width is open."""
+    _check(channels, 7)
+    pairs = zip(MOBILENET_V2, channels, strict=True)
+    return tuple(dataclasses.replace(stage, channels=(c,)) for stage, c in pairs)
+
+
 def proxyless_layout(channels: Sequence[int] = (16, 24, 40, 80, 96, 192, 320)) -> tuple[Stage, ...]:
     """Cai et al., 2019: a fixed first block, then 21 that choose among six, or are skipped."""
     operations = tuple(f"ir_k{k}_e{e}" for e, k in itertools.product((3, 6), (3, 5, 7)))
@@ -178,5 +188,27 @@ def ofa_layout(channels: Sequence[int] = (16, 24, 40, 80, 112, 160)) -> tuple[St
                 activation=activation,
             )
             for c, stride, activation, squeezed in rows
+        ),
+    )
+
+
+def ofa_proxyless_layout(
+    channels: Sequence[int] = (16, 24, 40, 80, 96, 192, 320),
+) -> tuple[Stage, ...]:
+    """Cai et al., 2020: ProxylessNAS's with elastic kernel, expansion and depth."""
+    _check(channels, 7)
+    rows = zip(channels[1:], (2, 2, 2, 1, 2, 1), strict=True)
+    return (
+        Stage(("ds_k3",), (channels[0],)),
+        *(
+            Stage(
+                ("ir",),
+                (c,),
+                (1,) if number == 6 else (2, 3, 4),
+                stride,
+                kernels=(3, 5, 7),
+                expansions=(3, 4, 6),
+            )
+            for number, (c, stride) in enumerate(rows, start=1)
         ),
     )

@@ -194,8 +194,8 @@ def page(
   Progressive: once-for-all's phases (largest 31 % of the epochs, kernels 20 %, depths 25 %,
   expansions 25 %), one, two and four networks a step, a teacher, channels sorted.
 - {options.images * 4 // 5:,} images of Fashion-MNIST; SPOS's settings with a cosine, the same for
-  all: none was tuned for a rule. `experiments/benchmarks/elastic_space.py`; torch {torch.__version__},
-  Python {platform.python_version()}.
+  all: none was tuned for a rule. `experiments/benchmarks/elastic_space.py`; torch
+  {torch.__version__}, Python {platform.python_version()}.
 
 ```
 {command}

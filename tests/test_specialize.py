@@ -78,7 +78,7 @@ def test_limits_have_names_for_folders():
 # -------------------------------------------------------------------------------------- search
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(data=st.data())
 def test_candidates_keep_every_limit_by_an_independent_count(data):
     metrics = data.draw(st.lists(st.sampled_from(COUNTED), min_size=1, max_size=2, unique=True))

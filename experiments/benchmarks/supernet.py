@@ -1,7 +1,7 @@
 """What weight sharing costs, against the plain way to do the same.
 
     OMP_NUM_THREADS=1 python experiments/benchmarks/supernet.py --out FILE.json
-        [--part step|memory|population|path …] [--rounds 5]
+        [--part step|memory|population|path|elastic …] [--rounds 5]
 
 - ``step``: a first-order DARTS step (C 16, 8 cells, batch 16, 3×32×32) of ``GradientSearch``,
   against the paper's algorithm written out (``textbook_darts``); and the same with cells computed
@@ -11,6 +11,8 @@
 - ``population``: 50 children of an evolution scored with inherited weights and recalibrated
   norms, against one after the other.
 - ``path``: extracting and activating a path, against copying its weights.
+- ``elastic``: training steps of networks over shared weights against the networks' alone, the time
+  until a network is ready, and a family specialised (``elastic_part``).
 
 Rounds alternate between the sides, on one thread; both start from the same weights and see the
 same inputs, and their results are compared before they are timed. ``ratio`` is of the medians,
@@ -31,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from elastic_part import measure_elastic
 from textbook_darts import Network
 from textbook_darts import Search as Textbook
 from torch import nn
@@ -309,6 +312,7 @@ PARTS: dict[str, Callable[[int], list[Measurement]]] = {
     "memory": measure_memory,
     "population": measure_population,
     "path": measure_path,
+    "elastic": lambda rounds: measure_elastic(compare, rounds),
 }
 
 
@@ -328,11 +332,14 @@ def main() -> None:
     for part in arguments.part:
         for row in PARTS[part](arguments.rounds):
             results.append(row)
-            print(
-                f"{row['name']}: ours {row['ours']:.4g} {row['unit']}, {row['peer_name']} "
-                f"{row['peer']:.4g} {row['unit']}: {row['ratio']:.2f}× (minima "
-                f"{row['ratio_of_minima']:.2f}×)"
-            )
+            print(f"{row['name']}: ours {row['ours']:.4g} {row['unit']}", end="")
+            if "peer" in row:
+                print(
+                    f", {row['peer_name']} {row['peer']:.4g} {row['unit']}: {row['ratio']:.2f}× "
+                    f"(minima {row['ratio_of_minima']:.2f}×)",
+                    end="",
+                )
+            print()
         if arguments.out:  # after every part, for what is stopped early
             arguments.out.write_text(json.dumps(results, indent=2) + "\n")
 

@@ -44,7 +44,7 @@ def specialize(
     strategy: Annotated[
         str | None, typer.Option(metavar="NAME", help="Any that needs no training.")
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Predictions for each network.")] = 1000,
+    trials: Annotated[int, typer.Option(min=1, help="Predictions for each network.")] = 500,
     check: Annotated[int, typer.Option(min=1, help="Of the best, how many are scored truly.")] = 8,
     finetune: Annotated[
         int, typer.Option(min=0, metavar="EPOCHS", help="Train each for so many more.")

@@ -38,12 +38,12 @@ mutated with probability 0.1. It makes half of the children by crossover and hal
 half are crossed and all are mutated; its 500 generations are ``TRIALS`` predictions here. With one
 objective NSGA-II keeps the best.
 """
-TRIALS = 1000
+TRIALS = 500
 BATCH = 100
-_STARTS = 100  # feasible architectures that a strategy is given to start from
-_DRAWS = 400  # of which those are taken
+STARTS = 50
+"""Architectures that keep the limits, which a strategy is given to start from."""
 _TRIES = 400  # steps from the nearest miss towards the limits
-_MOST_ASKED = 5  # proposals for each prediction, on average
+_MOST_ASKED = 3  # proposals for each prediction, on average
 _FRUITLESS = 5  # batches in a row without anything new that keeps the limits: that was all
 
 
@@ -83,7 +83,7 @@ def candidates(
         raise ConfigError(f"trials must be at least 1, got {trials}")
     metrics = [metric for metric, _ in limits.values]
     objective = Objective(predictor.metric.name, predictor.metric.direction)
-    starts = feasible(space, limits, costs, seed)[:trials]
+    starts = feasible(space, limits, costs, seed, min(STARTS, trials))
     searcher: Strategy = create(
         "strategies",
         strategy,
@@ -131,8 +131,10 @@ def candidates(
     ]
 
 
-def feasible(space: SearchSpace, limits: Limits, costs: Costs, seed: int) -> list[Architecture]:
-    """Different random architectures that keep the limits; one at least.
+def feasible(
+    space: SearchSpace, limits: Limits, costs: Costs, seed: int, count: int
+) -> list[Architecture]:
+    """Different random architectures that keep the limits: so many at most, one at least.
 
     They are drawn ``tilted``, towards smaller ones where larger ones break the limits. Where none
     keeps them, the search climbs down from the nearest miss, one mutation at a time.
@@ -155,14 +157,14 @@ def feasible(space: SearchSpace, limits: Limits, costs: Costs, seed: int) -> lis
 
     kept: dict[Architecture, None] = {}
     top = 1.0
-    for attempt in range(_DRAWS):
+    for attempt in range(4 * count):
         level = 0.0 if attempt == 0 else top * rng.random()
         arch = tilted(space, level, rng)
         if excess(arch) == 0:
             kept[arch] = None
         elif attempt:
             top = (top + level) / 2
-        if len(kept) == _STARTS:
+        if len(kept) == count:
             break
     if kept:
         return list(kept)

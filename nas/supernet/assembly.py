@@ -83,6 +83,8 @@ class Assembler:
                 "weights cannot be shared over"
             )
         if binding.bound.computed:
+            with torch.enable_grad():
+                binding.bound.compute()  # those of copies are of the weights of long ago
             network.register_forward_pre_hook(binding.bound.compute)
         return binding.bound
 

@@ -122,6 +122,8 @@ class Bound:
         """The network with copies of its weights as parameters: nothing ties it to the others."""
         network = self.network
         network._forward_pre_hooks.clear()
+        with torch.no_grad():
+            self.compute()
         others = {id(tensor) for tensor in shared.tensors.values()}
         for module in network.modules():
             for key, tensor in module._parameters.items():

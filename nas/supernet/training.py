@@ -226,7 +226,7 @@ class PathTraining:
         settings, plan = self.settings, self.plan
         rng = np.random.default_rng([self.seed, self.epoch, 7])
         starts = plan.starts(settings.epochs)
-        total = 0.0
+        total, seen = 0.0, 0
         self.supernet.train()
         with reproducible(self.seed + 1_000_003 * (self.epoch + 1), self.threads):
             order = torch.randperm(len(self.examples))
@@ -252,11 +252,12 @@ class PathTraining:
                 ):
                     loss = self.step(images, labels, archs, phase.teaching, mine)
                 total += len(part) * loss
-                self.passes += len(archs) * len(part) / len(order)
+                seen += len(archs) * len(part)
         mean = total / len(order)
         if not math.isfinite(mean):
             raise NotFinite(f"the supernet's training loss is {mean} in epoch {self.epoch + 1}")
         self.epoch += 1
+        self.passes += seen / len(order)
         self.curve.append(mean)
         self._agree()
 

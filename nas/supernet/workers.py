@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -21,6 +20,7 @@ from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from subprocess import DEVNULL, Popen
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -119,9 +119,9 @@ class _Worker:
         self.rank = rank
         self.connection, theirs = Pipe()
         with theirs:
-            self.process = subprocess.Popen(
+            self.process = Popen(
                 [sys.executable, "-P", "-c", _START, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
+                stdin=DEVNULL,
                 env=environment,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # Ctrl-C is for us: we end them

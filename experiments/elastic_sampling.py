@@ -77,8 +77,8 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--epochs", type=int, default=6, help="of the sandwich (%(default)s)")
-    parser.add_argument("--images", type=int, default=12_000, help="to train on (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=5, help="of the sandwich (%(default)s)")
+    parser.add_argument("--images", type=int, default=10_000, help="to train on (%(default)s)")
     parser.add_argument("--test-images", type=int, default=5_000, help="(%(default)s)")
     parser.add_argument("--networks", type=int, default=12, help="to be tested (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="(%(default)s)")
@@ -133,7 +133,9 @@ def accuracies(
         kept: dict[str, Any] = json.loads(path.read_text())
         return kept
     folder.mkdir(parents=True, exist_ok=True)
-    settings = PathSettings(epochs=epochs, schedule="cosine", channels_last=True)
+    settings = PathSettings(
+        epochs=epochs, schedule="cosine", zero_residuals=True, channels_last=True
+    )
     checkpoint = folder / f"{epochs}_{options.images}.safetensors"
     evaluator = OneShot(elastic(), data, checkpoint, rule, settings, seed)  # type: ignore[arg-type]  # one of RULES
     started = time.process_time()
@@ -193,8 +195,9 @@ def page(
 - Uniform: one random network a step. Sandwich: largest, two random, smallest; the largest teaches.
   Progressive: once-for-all's phases (largest 31 % of the epochs, kernels 20 %, depths 25 %,
   expansions 25 %), one, two and four networks a step, a teacher, channels sorted.
-- {options.images * 4 // 5:,} images of Fashion-MNIST; SPOS's settings with a cosine, the same for
-  all: none was tuned for a rule. `experiments/benchmarks/elastic_space.py`; torch
+- {options.images * 4 // 5:,} images of Fashion-MNIST; SPOS's settings with a cosine and residual
+  branches that begin at zero, the same for all: none was tuned for a rule.
+  `experiments/benchmarks/elastic_space.py`; torch
   {torch.__version__}, Python {platform.python_version()}.
 
 ```

@@ -92,7 +92,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--epochs", type=int, default=16, help="of each training (%(default)s)")
-    parser.add_argument("--images", type=int, default=15_000, help="to train on (%(default)s)")
+    parser.add_argument("--images", type=int, default=12_500, help="to train on (%(default)s)")
     parser.add_argument("--test-images", type=int, default=10_000, help="(%(default)s)")
     parser.add_argument("--networks", type=int, default=20, help="limits (%(default)s)")
     parser.add_argument("--score", type=int, default=200, help="sub-networks (%(default)s)")
@@ -129,7 +129,9 @@ class Seconds:
 
 def trained(data: Data, path: Path, options: argparse.Namespace, seconds: Seconds) -> None:
     """Trains the supernet, or what is left of it."""
-    settings = PathSettings(epochs=options.epochs, schedule="cosine", channels_last=True)
+    settings = PathSettings(
+        epochs=options.epochs, schedule="cosine", zero_residuals=True, channels_last=True
+    )
     evaluator = OneShot(
         elastic(), data, path, "sandwich", settings, options.seed, validation_fraction=HELD_OUT
     )
@@ -241,9 +243,9 @@ def page(
   next limit costs {seconds.of["specialisation"] / len(gaps):,.0f} s the one way and
   {alone_s / len(gaps):,.0f} s the other.
 - Supernet: sandwich rule (largest, two random, smallest; the largest teaches), settings of SPOS
-  with a cosine, {options.epochs} epochs. Space: `experiments/benchmarks/elastic_space.py`,
-  {elastic().size():,} architectures. Fashion-MNIST; torch {torch.__version__},
-  Python {platform.python_version()}, one core.
+  with a cosine, residual branches begin at zero (BigNAS), {options.epochs} epochs.
+  Space: `experiments/benchmarks/elastic_space.py`, {elastic().size():,} architectures.
+  Fashion-MNIST; torch {torch.__version__}, Python {platform.python_version()}, one core.
 
 ```
 {command}

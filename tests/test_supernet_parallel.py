@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
-import pickle
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
 import training_together as together
-import waiting_together
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting_together import assert_gone, recorded
 
 from evaluators.one_shot import OneShot
 from nas.components import create, describe
 from nas.data import digits
-from nas.errors import ConfigError, UnsupportedRequest, WorkerError
-from nas.supernet import workers
+from nas.errors import ConfigError, WorkerError
 from nas.supernet.parallel import (
     ALONE,
     Distributed,
@@ -36,7 +29,6 @@ from nas.supernet.parallel import (
 from nas.supernet.training import PathSettings
 from nas.supernet.workers import run_workers
 from nas.training import augmented
-from nas.trial import NotFinite
 
 DIGITS = functools.cache(digits)
 
@@ -66,21 +58,7 @@ def distance(one, other):
 
 @pytest.fixture
 def started(monkeypatch):
-    """The processes that were started, as they are."""
-    found = []
-    popen = workers.Popen
-
-    def recorded(*arguments, **keywords):
-        found.append(popen(*arguments, **keywords))
-        return found[-1]
-
-    monkeypatch.setattr(workers, "Popen", recorded)
-    return found
-
-
-def assert_gone(processes, count=2):
-    assert len(processes) == count
-    assert all(process.returncode is not None for process in processes)
+    return recorded(monkeypatch)
 
 
 # --------------------------------------------------------------- two ranks against one process
@@ -325,74 +303,3 @@ def test_training_goes_on_after_a_worker_was_killed(ranks, tmp_path, started, ca
     assert_same_bits(killed._weights, read._weights)
     assert len(started) == 4
     assert capfd.readouterr() == ("", "")
-
-
-def test_what_a_worker_raises_is_raised_here(started):
-    class Odd(Exception):
-        pass
-
-    def work(group, report):  # lives in no module: it travels by value
-        if group.rank == 1:
-            raise Odd("the second worker's trouble")
-        group.sum([torch.zeros(1)])
-
-    with pytest.raises(WorkerError, match="Odd: the second worker's trouble") as caught:
-        run_workers(work, 2)
-    assert "in work" in "".join(caught.value.__notes__)
-    assert_gone(started)
-
-
-def test_errors_travel_as_they_are_where_they_can():
-    error = workers._sendable(NotFinite("nan in epoch 3"))
-    there = pickle.loads(pickle.dumps(error))
-    assert type(there) is NotFinite
-    assert str(there) == "nan in epoch 3"
-    assert "NotFinite: nan in epoch 3" in there.__notes__[0]
-    assert "SystemExit: 3" in str(workers._sendable(SystemExit(3)))
-
-
-def test_what_cannot_be_pickled_is_refused_before_anything_starts(started):
-    class Locked:
-        def __reduce__(self):
-            raise TypeError("not this one")
-
-    with pytest.raises(UnsupportedRequest, match="cannot be pickled: TypeError: not this one"):
-        run_workers(functools.partial(print, Locked()), 2)
-    assert not started
-
-
-def test_an_interrupt_ends_the_workers(tmp_path, started):
-    def interrupt(text):
-        raise KeyboardInterrupt(text)
-
-    with pytest.raises(KeyboardInterrupt, match="all are there"):
-        run_workers(functools.partial(waiting_together.waiting, tmp_path), 2, on_report=interrupt)
-    assert_gone(started)
-
-
-@pytest.mark.slow
-def test_workers_end_with_a_process_that_is_killed(tmp_path):
-    script = Path(waiting_together.__file__)
-    path = os.pathsep.join([str(script.parent), str(script.parents[1])])
-    parent = subprocess.Popen(
-        [sys.executable, script, tmp_path],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(tmp_path)},
-    )
-    with parent:
-        assert parent.stdout.readline() == b"all are there\n"
-        pids = [int((tmp_path / str(rank)).read_text()) for rank in range(2)]
-        assert all(map(_runs, pids))
-        parent.kill()
-    deadline = time.monotonic() + 60
-    while any(map(_runs, pids)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(map(_runs, pids))
-
-
-def _runs(pid):
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"

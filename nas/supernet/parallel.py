@@ -117,7 +117,7 @@ def share(group: Group, rows: int) -> slice:
 def own_randomness(
     group: Group, seeds: Sequence[int], threads: int
 ) -> AbstractContextManager[None]:
-    """Within, each rank of several draws its own numbers (dropout); afterwards all go on alike."""
+    """Within, each of several ranks draws its own numbers (dropout); afterwards all go on alike."""
     if group.size == 1:
         return contextlib.nullcontext()
     seed = int(np.random.SeedSequence([*seeds, group.rank]).generate_state(1)[0])

@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +21,11 @@ from torch.utils.data import Subset
 
 from nas.architecture import Architecture
 from nas.data import Data, Item, check_fits
-from nas.errors import ConfigError, nearest
 from nas.space import SearchSpace
 from nas.supernet import parallel
 from nas.supernet.importance import sort_channels
+from nas.supernet.path_settings import PathSettings as PathSettings
+from nas.supernet.path_settings import make_optimiser, zero_residuals
 from nas.supernet.plans import Plan, Teaching
 from nas.supernet.supernet import Supernet
 from nas.training import (
@@ -39,92 +39,6 @@ from nas.training import (
 )
 from nas.training.distillation import soft_target_loss
 from nas.trial import NotFinite
-
-Schedule = Literal["linear", "cosine", "restarts"]
-Optimiser = Literal["sgd", "adamw"]
-
-
-@dataclass(frozen=True)
-class PathSettings:
-    """How shared weights are trained; the defaults are those of SPOS.
-
-    Its learning rate, 0.5 for 1,024 images a step, is scaled to this batch size; its 150,000
-    steps on ImageNet are 120 epochs. Its gradients were not clipped, and it decayed no norms.
-
-    Attributes:
-        epochs: passes over the training examples.
-        batch_size: examples a step.
-        learning_rate: of SGD, at the start.
-        learning_rate_min: where the schedule ends.
-        schedule: down a line or a cosine over all epochs, or down a cosine that restarts after
-            ``period`` epochs, and then after twice as many each time.
-        momentum, nesterov, weight_decay: of SGD.
-        label_smoothing: share of the target spread over all classes.
-        gradient_clip: the largest norm a step's gradient may have; ``None`` for no bound.
-        augment: whether training images are cropped and mirrored as the data set says.
-        period: in epochs, for ``restarts``.
-        optimiser: ``sgd``, or ``adamw`` (with its own betas), which Transformers want.
-        paths: random architectures a step; ``None`` is the number of the papers
-            (``nas.supernet.plans``).
-        channels_last: whether images lie in memory with the channels innermost: twice as fast for
-            depthwise convolutions on a CPU.
-    """
-
-    epochs: int = 120
-    batch_size: int = 64
-    learning_rate: float = 0.5 * 64 / 1024
-    learning_rate_min: float = 0.0
-    schedule: Schedule = "linear"
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 4e-5
-    label_smoothing: float = 0.1
-    gradient_clip: float | None = 5.0
-    augment: bool = True
-    period: int = 10
-    optimiser: Optimiser = "sgd"
-    paths: int | None = None
-    channels_last: bool = False
-
-    def __post_init__(self) -> None:
-        ranges: dict[str, tuple[bool, str]] = {
-            "epochs": (self.epochs >= 1, "at least 1"),
-            "batch_size": (self.batch_size >= 2, "at least 2"),
-            "learning_rate": (self.learning_rate > 0, "above 0"),
-            "learning_rate_min": (
-                0 <= self.learning_rate_min <= self.learning_rate,
-                "from 0 to learning_rate",
-            ),
-            "momentum": (0 <= self.momentum < 1, "from 0 to below 1"),
-            "nesterov": (not self.nesterov or self.momentum > 0, "off where momentum is 0"),
-            "weight_decay": (self.weight_decay >= 0, "0 or more"),
-            "label_smoothing": (0 <= self.label_smoothing < 1, "from 0 to below 1"),
-            "gradient_clip": (self.gradient_clip is None or self.gradient_clip > 0, "above 0"),
-            "period": (self.period >= 1, "at least 1"),
-            "paths": (self.paths is None or self.paths >= 1, "at least 1"),
-        }
-        for field in fields(self):
-            value = getattr(self, field.name)
-            holds, expected = ranges.get(field.name, (True, ""))
-            if not holds or (isinstance(value, float) and not math.isfinite(value)):
-                raise ConfigError(f"settings: {field.name} must be {expected}, got {value!r}")
-        for name, known in (("schedule", get_args(Schedule)), ("optimiser", get_args(Optimiser))):
-            value = getattr(self, name)
-            if value not in known:
-                raise ConfigError(
-                    f"settings: there is no {name} {value!r}: {nearest(value, known)}"
-                )
-
-    def rate(self, position: float) -> float:
-        """The learning rate after so many epochs, which need not be whole."""
-        done = position / self.epochs
-        if self.schedule == "restarts":
-            period = float(self.period)
-            while position >= period:
-                position, period = position - period, 2 * period
-            done = position / period
-        left = 1 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
-        return self.learning_rate_min + (self.learning_rate - self.learning_rate_min) * left
 
 
 def path_output(supernet: Supernet, arch: Architecture, x: torch.Tensor) -> Any:
@@ -208,6 +122,8 @@ class PathTraining:
         self._recipe = Recipe(label_smoothing=settings.label_smoothing)
         with reproducible(seed, threads):
             supernet = Supernet(space, kernel_transforms=kernel_transforms)
+            if settings.zero_residuals:
+                zero_residuals(supernet)
             self.supernet = supernet.to(self.device).train()
         self.optimiser = make_optimiser(self.supernet, settings)
 
@@ -241,15 +157,15 @@ class PathTraining:
                 for parameters in self.optimiser.param_groups:
                     parameters["lr"] = rate
                 rows = parallel.share(self.group, len(part))
-                images, labels = fetch(self.examples, part[rows])
+                seeds = (self.seed, self.epoch, index)
+                with parallel.own_randomness(self.group, (*seeds, 0), self.threads):
+                    images, labels = fetch(self.examples, part[rows])  # its transforms may draw
                 images, labels = images.to(self.device), labels.to(self.device)
                 if settings.augment:
                     of = (len(part), rows)
                     images = augmented(images, self.data.crop_padding, self.data.flip, of)
                 archs, mine = phase.paths(rng), len(labels) / len(part)
-                with parallel.own_randomness(
-                    self.group, (self.seed, self.epoch, index), self.threads
-                ):
+                with parallel.own_randomness(self.group, (*seeds, 1), self.threads):
                     loss = self.step(images, labels, archs, phase.teaching, mine)
                 total += len(part) * loss
                 seen += len(archs) * len(part)
@@ -396,21 +312,6 @@ class PathTraining:
         for name, held in state["optimiser"].items():
             key, _, of = name.partition("/")
             self.optimiser.state[parameters[of]][key] = held.clone().to(self.device)
-
-
-def make_optimiser(supernet: Supernet, settings: PathSettings) -> torch.optim.Optimizer:
-    """The optimiser of all shared weights."""
-    if settings.optimiser == "adamw":
-        return torch.optim.AdamW(
-            supernet.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-    return torch.optim.SGD(
-        supernet.parameters(),
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay=settings.weight_decay,
-    )
 
 
 def _logits(output: torch.Tensor | tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

@@ -1,11 +1,12 @@
-"""Elastic convolutional spaces: their networks are parts of the largest, to the bit."""
+"""Once-for-all's ProxylessNAS space and slimmable MobileNetV2: what is in them.
+
+How their networks share weights is tested in ``test_supernet_elastic``.
+"""
 
 from __future__ import annotations
 
 import itertools
 
-import numpy as np
-import pytest
 import torch
 from small_spaces import SMALL
 from torch import nn
@@ -15,10 +16,8 @@ from nas.space import (
     enumerate_architectures,
     from_picks,
     network,
-    sample,
     validate,
 )
-from nas.supernet import Supernet
 from nas.testing import SpaceContract
 from search_spaces.mbconv import ofa_proxylessnas, slimmable_mobilenet_v2
 
@@ -39,69 +38,6 @@ class TestSlimmable(SpaceContract):
         return SMALL["slimmable_mobilenet_v2"]()
 
     small = space
-
-
-# -------------------------------------------------------------------------- shared weights
-
-
-def randomised(supernet):
-    with torch.no_grad():
-        for name, tensor in supernet.state_dict().items():
-            if name.endswith("running_var"):
-                nn.init.uniform_(tensor, 0.5, 1.5)
-            elif tensor.is_floating_point():
-                nn.init.normal_(tensor, std=0.4)
-    return supernet
-
-
-@pytest.mark.parametrize(
-    ("name", "many"),
-    [
-        ("resnet", 15),
-        ("slimmable_mobilenet_v2", 8),
-        pytest.param("slimmable_mobilenet_v2", 50, marks=pytest.mark.slow),
-        pytest.param("resnet", 50, marks=pytest.mark.slow),
-        pytest.param("ofa_proxylessnas", 50, marks=pytest.mark.slow),
-        pytest.param("ofa_mobilenet_v3", 50, marks=pytest.mark.slow),
-    ],
-)
-def test_view_extracted_and_fixed_network_agree_to_the_bit_gradients_too(name, many):
-    space = SMALL[name]()
-    torch.manual_seed(0)
-    supernet = randomised(Supernet(space)).eval()
-    shared = dict(supernet.named_parameters())
-    x = torch.randn(2, *space.input)
-    rng = np.random.default_rng(7)
-    for arch in [sample(space, rng) for _ in range(many)]:
-        extracted, fixed = supernet.extract(arch), network(space, arch).eval()
-        fixed.load_state_dict(extracted.state_dict())
-        expected = fixed(x)
-        view = supernet.network(arch)
-        out = view(x)
-        assert torch.equal(out, expected)
-        assert torch.equal(extracted(x), expected)
-
-        expected.square().sum().backward()
-        own = {n: p.grad for n, p in fixed.named_parameters()}
-        views = {n: t for path, m in view.named_modules() for n, t in _parameters(path, m)}
-        assert list(views) == list(own)
-        # Where each view lies in its shared tensor: the way its gradient goes back.
-        weighed = sum((views[n] * grad).sum() for n, grad in own.items())
-        placed = torch.autograd.grad(weighed, list(shared.values()), allow_unused=True)
-        found = torch.autograd.grad(out.square().sum(), list(shared.values()), allow_unused=True)
-        for parameter, there, here in zip(shared, placed, found, strict=True):
-            assert (there is None) == (here is None), parameter
-            if parameter.endswith("classifier.weight"):
-                # torch sums a linear layer's in another order where its weight is not contiguous.
-                torch.testing.assert_close(here, there, rtol=1e-5, atol=1e-6 * there.abs().max())
-            else:
-                assert here is None or torch.equal(here, there), parameter
-
-
-def _parameters(path, module):
-    for key, tensor in module._parameters.items():
-        if tensor is not None:
-            yield f"{path}.{key}" if path else key, tensor
 
 
 def shapes(space, arch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,13 @@ from small_spaces import SMALL
 from torch.nn import functional as F
 from torch.utils.data import Subset
 
+from nas.components import create
 from nas.data import digits, split
 from nas.errors import ConfigError, UnsupportedRequest
+from nas.plain import nearest_to
 from nas.space import sample
 from nas.supernet import Supernet
+from nas.supernet.path_settings import PUBLISHED
 from nas.supernet.plans import PLANS
 from nas.supernet.sizes import open_sizes
 from nas.supernet.training import PathSettings, PathTraining
@@ -142,6 +146,38 @@ def test_fair_steps_have_no_number_of_paths():
         PLANS["fair"](NasBench201(), 3)
     with pytest.raises(ConfigError, match="paths must be at least 1, got 0"):
         PathSettings(paths=0)
+
+
+def test_settings_of_papers_by_name():
+    found = create(
+        "evaluators",
+        {
+            "name": "one_shot",
+            "sampling": "progressive",
+            "settings": {"name": "once_for_all", "epochs": 3},
+        },
+        "evaluator",
+        {"space": SPACE, "data": DIGITS()},
+    )
+    assert found.settings == replace(PUBLISHED["once_for_all"], epochs=3)
+    with pytest.raises(ConfigError, match=r"'once_for_al'.*once_for_all"):
+        PathSettings.named("once_for_al")
+
+
+def test_residual_branches_begin_at_zero():
+    trained = training(PLANS["sandwich"](SPACE, None), zero_residuals=True)
+    x = torch.randn(4, 1, 8, 8)
+    deep, shallow = (
+        trained.supernet.extract(
+            nearest_to(SPACE, {"width": 100, "stage2/depth": depth, "stage3/depth": 1})
+        ).eval()
+        for depth in (3, 1)
+    )
+    assert torch.equal(deep(x), shallow(x))
+    trained.advance()
+    norms = [n for n in trained.supernet.state_dict() if n.endswith("project.1.weight")]
+    moved = [bool(trained.supernet.state_dict()[name].abs().sum() > 0) for name in norms]
+    assert all(moved)
 
 
 # ---------------------------------------------------------------------------------- learning

@@ -91,6 +91,13 @@ class PathSettings:
                     f"settings: there is no {name} {value!r}: {nearest(value, known)}"
                 )
 
+    @classmethod
+    def named(cls, name: str) -> PathSettings:
+        """A paper's settings (``PUBLISHED``); raises ``ConfigError`` naming the nearest."""
+        if name not in PUBLISHED:
+            raise ConfigError(f"there are no settings {name!r}: {nearest(name, PUBLISHED)}")
+        return PUBLISHED[name]
+
     def rate(self, position: float) -> float:
         """The learning rate after so many epochs, which need not be whole."""
         done = position / self.epochs
@@ -101,6 +108,37 @@ class PathSettings:
             done = position / period
         left = 1 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
         return self.learning_rate_min + (self.learning_rate - self.learning_rate_min) * left
+
+
+PUBLISHED: dict[str, PathSettings] = {
+    # Guo et al., ECCV 2020: the defaults.
+    "spos": PathSettings(),
+    # Yu & Huang, ICCV 2019, MobileNetV2: 0.5 for 1,024 images.
+    "universally_slimmable": PathSettings(
+        epochs=250, nesterov=True, weight_decay=1e-4, label_smoothing=0.0, gradient_clip=None
+    ),
+    # Cai et al., ICLR 2020, MobileNetV3: 2.6 for 2,048 images; the phases' epochs added up.
+    "once_for_all": PathSettings(
+        epochs=590,
+        learning_rate=2.6 * 64 / 2048,
+        schedule="cosine",
+        nesterov=True,
+        weight_decay=3e-5,
+        gradient_clip=None,
+    ),
+    # Chen et al., ICCV 2021: 1e-3 for 1,024 images. Its warm-up, mixing and random augmentation of
+    # images are not here.
+    "autoformer": PathSettings(
+        epochs=500,
+        learning_rate=1e-3 * 64 / 1024,
+        learning_rate_min=1e-5 * 64 / 1024,
+        schedule="cosine",
+        weight_decay=0.05,
+        gradient_clip=None,
+        optimiser="adamw",
+    ),
+}
+"""Settings of papers by name, their learning rates scaled to 64 images a step."""
 
 
 def zero_residuals(network: nn.Module) -> None:

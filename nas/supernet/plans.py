@@ -157,20 +157,21 @@ def progressive(space: SearchSpace, count: int | None) -> Plan:
 def _extents(
     space: SearchSpace, sizes: Sizes, allowed: Mapping[str, tuple[int, ...]]
 ) -> tuple[Architecture, ...]:
-    """Architectures that have every number of channels that these options give."""
-    ranks = [
-        range(max((len(allowed[label]) for label in labels), default=1))
-        for labels in (sizes.inner, sizes.widths)
-    ]
+    """Architectures that have every number of channels that these options give, at every depth.
+
+    Of a network that is not as deep, what follows reads another block's channels.
+    """
+    kinds = (sizes.inner, sizes.widths, sizes.depths)
+    ranks = [range(max((len(allowed[label]) for label in labels), default=1)) for labels in kinds]
     found = []
-    for inner, width in itertools.product(*ranks):
+    for places in itertools.product(*ranks):
         picks = {label: max(options) for label, options in sizes.options.items()}
-        for labels, rank in ((sizes.inner, inner), (sizes.widths, width)):
+        for labels, rank in zip(kinds, places, strict=True):
             for label in labels:
                 ordered = sorted(allowed[label], reverse=True)
                 picks[label] = ordered[min(rank, len(ordered) - 1)]
         found.append(nearest_to(space, picks))
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def _sizes(space: SearchSpace) -> Sizes:

@@ -19,9 +19,6 @@ About = tuple[str, str]
 Answers = Mapping[str, Mapping[str, Any]]
 """By kind and label."""
 
-MOST = 20_000
-"""So many parts are kept at most; then all are forgotten."""
-
 _PLAIN = frozenset({int, float, bool, str, type(None)})
 
 
@@ -59,9 +56,14 @@ class _Question:
 
 
 class Parts(Generic[T]):
-    """What is known of parts."""
+    """What is known of parts.
 
-    def __init__(self) -> None:
+    Args:
+        most: so many are kept; then all are forgotten.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
         self._known: dict[Any, Any] = {}
         self._count = 0
 
@@ -78,7 +80,7 @@ class Parts(Generic[T]):
 
     def keep(self, name: Any, asked: Sequence[tuple[About, Any]], value: T) -> None:
         """Keeps it under the answers it was given; of one that asks as it likes, nothing."""
-        if self._count >= MOST:
+        if self._count >= self.most:
             self.forget()
         self._count += 1
         memory: dict[Any, Any] = self._known

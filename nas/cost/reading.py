@@ -35,7 +35,7 @@ from nas.cost.trace import peak_bytes
 from nas.parts import Parts, named
 from nas.space import SearchSpace
 
-_parts: Parts[Known] = Parts()
+_parts: Parts[Known] = Parts(20_000)
 _lock = threading.RLock()
 
 

@@ -25,6 +25,9 @@ from nas.space import SearchSpace
 from nas.supernet.pieces import Bound, Piece, Shared
 from nas.supernet.slicing import Layout, stated, torch_layouts
 
+PARTS = 2_000
+"""How many parts a supernet keeps: some tens of kilobytes each."""
+
 Place = tuple[str, str]
 """What the names of a module's tensors begin with: its own, and those of the largest network."""
 
@@ -62,7 +65,7 @@ class Assembler:
         self.space = space
         self.shared = shared
         self._like = next(t for t in shared.tensors.values() if t.is_floating_point())
-        self._parts: Parts[_Part] = Parts()
+        self._parts: Parts[_Part] = Parts(PARTS)
 
     def __call__(self, arch: Architecture) -> Bound:
         """The network of a valid architecture, over views of the shared tensors.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import shlex
 import statistics
@@ -39,6 +40,7 @@ from nas.supernet.plans import PLANS
 from nas.supernet.training import PathSettings
 
 RULES = ("uniform", "sandwich", "progressive")
+HELD_OUT, BATCH = 0.2, 64
 STEPS = 400
 """Steps that are drawn to find out what a rule's training costs."""
 
@@ -134,10 +136,12 @@ def accuracies(
         return kept
     folder.mkdir(parents=True, exist_ok=True)
     settings = PathSettings(
-        epochs=epochs, schedule="cosine", zero_residuals=True, channels_last=True
+        epochs=epochs, batch_size=BATCH, schedule="cosine", zero_residuals=True, channels_last=True
     )
     checkpoint = folder / f"{epochs}_{options.images}.safetensors"
-    evaluator = OneShot(elastic(), data, checkpoint, rule, settings, seed)  # type: ignore[arg-type]  # one of RULES
+    evaluator = OneShot(
+        elastic(), data, checkpoint, rule, settings, seed, validation_fraction=HELD_OUT
+    )  # type: ignore[arg-type]  # one of RULES
     started = time.process_time()
     evaluator.fit()
     seconds = time.process_time() - started
@@ -147,6 +151,11 @@ def accuracies(
     write_file(path, json.dumps(document).encode())
     print(f"{rule}, seed {seed}: mean {statistics.mean(map(float, found)):.4f}", flush=True)  # type: ignore[arg-type]  # there is a test set
     return document
+
+
+def updates(epochs: int, options: argparse.Namespace) -> int:
+    """Steps of a training."""
+    return epochs * math.ceil(options.images * (1 - HELD_OUT) / BATCH)
 
 
 def page(
@@ -173,17 +182,18 @@ def page(
             spread = statistics.stdev(means) if len(means) > 1 else 0.0
             cells.append(f"{statistics.mean(means):.2f} ± {spread:.2f}")
         seconds = statistics.mean(run["seconds"] for run in found[rule])
-        macs_all = costs[rule] * 3 * epochs[rule] * options.images * 0.8
-        lines.append(
-            f"| {rule} | {epochs[rule]} | {macs_all / 1e12:.2f} | {seconds:,.0f} | "
-            f"{' | '.join(cells)} |"
+        macs_all = costs[rule] * 3 * epochs[rule] * options.images * (1 - HELD_OUT)
+        first_cells = (
+            f"{rule} | {epochs[rule]} | {updates(epochs[rule], options):,} | "
+            f"{macs_all / 1e12:.2f} | {seconds:,.0f}"
         )
+        lines.append(f"| {first_cells} | {' | '.join(cells)} |")
     ranges = {name: macs[part] for name, part in parts.items() if name != "all"}
     told = ", ".join(f"{name} {min(of):,} to {max(of):,}" for name, of in ranges.items())
     return f"""# Sampling rules of an elastic supernet, at equal cost
 
-| rule | epochs | 10¹² MACs | seconds | all | small | middle | large |
-|---|---|---|---|---|---|---|---|
+| rule | epochs | updates | 10¹² MACs | seconds | all | small | middle | large |
+|---|---|---|---|---|---|---|---|---|
 {chr(10).join(lines)}
 
 - Test accuracy, %, of {len(tested)} sub-networks with inherited weights and recalibrated batch-norm
@@ -192,13 +202,16 @@ def page(
 - Cost: MACs of all forward and backward passes (three a network and example; the teacher's one),
   expected. Every rule has as many epochs as the sandwich's cost allows it; seconds are processor
   time of one core on a shared machine. Small networks cost more time for each MAC than large ones.
+- A step of several networks costs as much as several steps of one, so at equal cost the rules make
+  very unequal numbers of updates. The papers train hundreds of epochs on a hundred times as many
+  images, where updates are not short; of that this says nothing.
 - Uniform: one random network a step. Sandwich: largest, two random, smallest; the largest teaches.
   Progressive: once-for-all's phases (largest 31 % of the epochs, kernels 20 %, depths 25 %,
   expansions 25 %), one, two and four networks a step, a teacher, channels sorted.
-- {options.images * 4 // 5:,} images of Fashion-MNIST; SPOS's settings with a cosine and residual
-  branches that begin at zero, the same for all: none was tuned for a rule.
-  `experiments/benchmarks/elastic_space.py`; torch
-  {torch.__version__}, Python {platform.python_version()}.
+- {round(options.images * (1 - HELD_OUT)):,} images of Fashion-MNIST; SPOS's settings with a cosine
+  and residual branches that begin at zero, the same for all: none was tuned for a rule.
+  `experiments/benchmarks/elastic_space.py`; torch {torch.__version__},
+  Python {platform.python_version()}.
 
 ```
 {command}

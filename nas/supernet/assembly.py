@@ -348,7 +348,10 @@ def _copy(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
     copy = made[id(module)] = module.__class__.__new__(module.__class__)
     held = copy.__dict__
     for name, value in module.__dict__.items():
-        held[name] = value.copy() if type(value) in _COPIED else value
+        kind = type(value)
+        if kind in _COPIED:  # most are empty: hooks that nobody set
+            value = value.copy() if value else kind()
+        held[name] = value
     for name, buffer in module._buffers.items():
         if buffer is not None:
             held["_buffers"][name] = buffer.clone()

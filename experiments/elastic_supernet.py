@@ -291,8 +291,10 @@ def page(
     count = len(family)
     of = seconds.of
     way = of["sandwich supernet"] + of["scoring"] + of["specialisation"]
-    tuned_s = sum(found["seconds"] for found in tuned)
-    alone_s = sum(found["seconds"] for found in alone)
+    texts = [one["architecture"] for one in family]
+    different = len(set(texts))
+    tuned_s = sum(dict(zip(texts, (found["seconds"] for found in tuned), strict=True)).values())
+    alone_s = sum(dict(zip(texts, (found["seconds"] for found in alone), strict=True)).values())
     examples = round(options.images * (1 - HELD_OUT))
     return f"""# One elastic supernet, beside networks trained alone
 
@@ -321,7 +323,8 @@ intervals):
   {tuned_s:,.0f} s; the uniform supernet {of["uniform supernet"]:,.0f} s; the networks alone
   {alone_s:,.0f} s, without the search that chose them. One more limit costs
   {of["specialisation"] / count:,.0f} s from the supernet,
-  {(of["specialisation"] + tuned_s) / count:,.0f} s fine-tuned, {alone_s / count:,.0f} s alone.
+  {of["specialisation"] / count + tuned_s / different:,.0f} s fine-tuned,
+  {alone_s / different:,.0f} s alone. {count} limits, {different} different networks.
 - Both supernets: settings of SPOS with a cosine, residual branches begin at zero (BigNAS); the
   sandwich is the largest, two random and the smallest, the largest teaches. Space:
   `experiments/benchmarks/elastic_space.py`, {elastic().size():,} architectures. Fashion-MNIST;

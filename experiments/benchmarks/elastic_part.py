@@ -23,6 +23,8 @@ from nas.data import Data
 from nas.plain import nearest_to, plainest
 from nas.space import SearchSpace, network, sample
 from nas.specialize import Inherited, fit_predictor, score, specialize
+from nas.specialize.candidates import TRIALS
+from nas.specialize.family import CHECK
 from nas.supernet import Supernet
 from nas.supernet.files import load_supernet
 from nas.supernet.paths import uniform_paths
@@ -171,7 +173,7 @@ def _family() -> Measurement:
     parts = {name: sum(one.seconds[name] for one in family) / LIMITS for name in family[0].seconds}
     print(f"{LIMITS} limits: {seconds:.1f} s; a limit:", parts)
     return {
-        "name": f"specialisation of {LIMITS} limits, 1,000 predictions and 8 scored networks each",
+        "name": f"specialisation of {LIMITS} limits, {TRIALS} predictions and {CHECK} scored networks each",
         "ours": seconds,
         "unit": "s",
         "seconds_a_limit": parts,

@@ -265,10 +265,11 @@ class PathTraining:
         with torch.no_grad():
             for parameter, mask in masks.items():
                 value, moving = before[parameter]
-                parameter.copy_(torch.where(mask, parameter, value))
+                zero = parameter.new_zeros(())
+                torch.where(mask, parameter, value, out=parameter)
                 for key, held in self.optimiser.state[parameter].items():
                     if torch.is_tensor(held) and held.shape == mask.shape:
-                        held.copy_(torch.where(mask, held, moving.get(key, torch.zeros_like(held))))
+                        torch.where(mask, held, moving[key] if key in moving else zero, out=held)
 
     def _moving(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
         """What the optimiser keeps of every number of a parameter."""

@@ -173,7 +173,8 @@ def _family() -> Measurement:
     parts = {name: sum(one.seconds[name] for one in family) / LIMITS for name in family[0].seconds}
     print(f"{LIMITS} limits: {seconds:.1f} s; a limit:", parts)
     return {
-        "name": f"specialisation of {LIMITS} limits, {TRIALS} predictions and {CHECK} scored networks each",
+        "name": f"specialisation of {LIMITS} limits, {TRIALS} predictions and {CHECK} scored "
+        "networks each",
         "ours": seconds,
         "unit": "s",
         "seconds_a_limit": parts,

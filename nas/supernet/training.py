@@ -269,7 +269,7 @@ class PathTraining:
                 torch.where(mask, parameter, value, out=parameter)
                 for key, held in self.optimiser.state[parameter].items():
                     if torch.is_tensor(held) and held.shape == mask.shape:
-                        torch.where(mask, held, moving[key] if key in moving else zero, out=held)
+                        torch.where(mask, held, moving.get(key, zero), out=held)
 
     def _moving(self, parameter: nn.Parameter) -> dict[str, torch.Tensor]:
         """What the optimiser keeps of every number of a parameter."""

@@ -354,13 +354,14 @@ def draw(
 
     figure, axis = pyplot.subplots(figsize=(6.5, 4.2))
     x = [one["costs"]["macs"] / 1e6 for one in family]
+    order = sorted(range(len(x)), key=x.__getitem__)
     for label, style, values in (
         ("sandwich", "o-", [one["test_accuracy"] for one in family]),
         ("sandwich, fine-tuned", "^-", [found["accuracy"] for found in tuned]),
         ("uniform", "v-", uniform),
         ("trained alone", "s--", [found["accuracy"] for found in alone]),
     ):
-        axis.plot(x, [100 * value for value in values], style, label=label)
+        axis.plot([x[i] for i in order], [100 * values[i] for i in order], style, label=label)
     axis.set_xlabel("MACs, millions")
     axis.set_ylabel("test accuracy, %")
     axis.legend()

@@ -132,7 +132,7 @@ TOY = {"name": "nas.testing.toys:ToyEvaluator", "space": "chain"}
             ConfigError,
             "no strategy 'randon': did you mean 'random'",
         ),
-        ("spaces", {"channels": 3}, ConfigError, "here has no name: valid: chain"),
+        ("spaces", {"channels": 3}, ConfigError, "here has no name: valid: autoformer, chain"),
         ("spaces", 3, ConfigError, "here must be a name, or a mapping with a name; got 3"),
         ("spaces", {"name": "chain", "widht": 3}, ConfigError, "no argument 'widht'"),
         ("spaces", {"name": "nasbench201", "chanels": 3}, ConfigError, "did you mean 'channels'"),

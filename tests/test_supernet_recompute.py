@@ -22,7 +22,7 @@ def pair(name, fast):
     kept = Supernet(space, form).train()
     again = Supernet(space, recomputed(form)).train()
     again.largest.load_state_dict(
-        {again._names[n]: kept.largest.state_dict()[own] for n, own in kept._names.items()}
+        {again.names[n]: kept.largest.state_dict()[own] for n, own in kept.names.items()}
     )
     kept.fast = again.fast = fast
     return space, kept, again
@@ -51,8 +51,8 @@ def test_gradients_and_statistics_are_those_of_kept_cells(name, fast):
         torch.testing.assert_close(alphas_again[label].grad, alpha.grad, rtol=1e-4, atol=1e-7)
     theirs = dict(again.largest.named_parameters()) | dict(again.largest.named_buffers())
     mine = dict(kept.largest.named_parameters()) | dict(kept.largest.named_buffers())
-    for shared, own in kept._names.items():
-        tensor, same = mine[own], theirs[again._names[shared]]
+    for shared, own in kept.names.items():
+        tensor, same = mine[own], theirs[again.names[shared]]
         assert torch.equal(tensor, same), shared  # statistics took one step a pass, not two
         if tensor.grad is None:
             assert same.grad is None

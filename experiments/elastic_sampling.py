@@ -19,19 +19,17 @@ import shlex
 import statistics
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from benchmarks.elastic_space import elastic
-from torch.utils.data import Subset
 
 from evaluators.one_shot import OneShot
 from nas.architecture import Architecture
 from nas.cost import architecture_cost
-from nas.data import Data, fashion_mnist
+from nas.data import Data, fashion_mnist, first
 from nas.history import write_file
 from nas.space import SearchSpace
 from nas.specialize import Inherited, spread_over_costs
@@ -49,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parsed(arguments)
     torch.set_num_threads(1)
     space = elastic()
-    data = first(fashion_mnist(options.data), options)
+    data = first(fashion_mnist(options.data), options.images, options.test_images)
     drawn = spread_over_costs(space, seed=1)
     tested = sorted(
         (next(drawn) for _ in range(options.networks)),
@@ -88,13 +86,6 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/elastic_sampling"))
     parser.add_argument("--page", type=Path, default=Path("runs/elastic_sampling/page.md"))
     return parser.parse_args(arguments)
-
-
-def first(data: Data, options: argparse.Namespace) -> Data:
-    """The same data with so many images to train on, and to test on."""
-    assert data.test is not None
-    test = Subset(data.test, range(options.test_images))
-    return replace(data, train=Subset(data.train, range(options.images)), test=test, source=None)
 
 
 def macs_an_example(space: SearchSpace, rule: str, known: dict[Architecture, int]) -> float:

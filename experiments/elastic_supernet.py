@@ -33,11 +33,10 @@ from typing import Any
 import torch
 from benchmarks.elastic_space import elastic
 from torch import nn
-from torch.utils.data import Subset
 
 from evaluators.one_shot import CHECKPOINT, OneShot, Sampling
 from nas.cost import architecture_cost
-from nas.data import Data, fashion_mnist, split
+from nas.data import Data, fashion_mnist, first, split
 from nas.history import write_file
 from nas.plain import nearest_to, plainest
 from nas.ranking import rank_agreement
@@ -61,14 +60,18 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
     seconds = Seconds(options.out / "seconds.json")
-    data = first(fashion_mnist(options.data), options)
+    data = first(fashion_mnist(options.data), options.images, options.test_images)
     path = options.out / CHECKPOINT
     trained("sandwich", options.epochs, data, path, seconds, options)
     shared = load_supernet(path, elastic())
     inherited = Inherited(shared, data)
-    started = time.process_time()
-    rows = score(inherited, options.out / "scores.json", options.score)
-    seconds.add("scoring", time.process_time() - started)
+    before = [time.process_time()]
+
+    def scored(*_: object) -> None:
+        seconds.add("scoring", time.process_time() - before.pop())
+        before.append(time.process_time())
+
+    rows = score(inherited, options.out / "scores.json", options.score, on_row=scored)
     family = specialised(shared, rows, data, options, seconds)
     texts = [str(one["architecture"]) for one in family]
     uniform = tested_uniform(texts, data, options, seconds)
@@ -101,13 +104,6 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/elastic_supernet"))
     parser.add_argument("--page", type=Path, default=Path("runs/elastic_supernet/page.md"))
     return parser.parse_args(arguments)
-
-
-def first(data: Data, options: argparse.Namespace) -> Data:
-    """The same data with so many images to train on, and to test on."""
-    assert data.test is not None
-    test = Subset(data.test, range(options.test_images))
-    return replace(data, train=Subset(data.train, range(options.images)), test=test, source=None)
 
 
 class Seconds:
@@ -237,7 +233,7 @@ def trained_on(
     network: nn.Module, recipe: Recipe, epochs: int, options: argparse.Namespace
 ) -> dict[str, float]:
     torch.set_num_threads(1)
-    data = first(fashion_mnist(options.data), options)
+    data = first(fashion_mnist(options.data), options.images, options.test_images)
     examples, _ = split(data, HELD_OUT)
     started = time.process_time()
     train(

@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks.mobile_space import mobile
-from torch.utils.data import Subset
 
 from evaluators.latency import LatencyEvaluator
 from evaluators.staged import Staged
@@ -38,7 +37,7 @@ from nas import Budget, History, Serial, maximize, minimize, watch
 from nas.architecture import Architecture
 from nas.components import create, describe
 from nas.cost import architecture_cost
-from nas.data import Data, fashion_mnist
+from nas.data import Data, fashion_mnist, first
 from nas.history import write_file
 from nas.latency.fresh import Whole, measured
 from nas.latency.measure import Protocol, Timing
@@ -159,14 +158,6 @@ def json_of(path: Path, make: Any) -> Any:
     if not path.exists():
         write_file(path, json.dumps(make()).encode())
     return json.loads(path.read_text())
-
-
-def first(data: Data, images: int, test_images: int | None = None) -> Data:
-    """The same data with so many images to train on, and to test on."""
-    test = data.test
-    if test is not None and test_images is not None:
-        test = Subset(test, range(min(test_images, len(test))))
-    return replace(data, train=Subset(data.train, range(images)), test=test, source=None)
 
 
 # ------------------------------------------------------------------------------ latencies

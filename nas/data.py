@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,17 @@ class Images(Dataset[Item]):
         factor, offset = 1 / (self.scale * self.std), self.mean / self.std
         images = self.pixels[indices].float()
         return images.mul_(factor[:, None, None]).sub_(offset[:, None, None]), self.labels[indices]
+
+
+def first(data: Data, train: int, test: int | None = None) -> Data:
+    """The same data with so many examples to train on, the first, and to test on (all).
+
+    No configuration describes it: its ``source`` is ``None``.
+    """
+    tested = data.test
+    if tested is not None and test is not None:
+        tested = Subset(tested, range(min(test, len(tested))))  # type: ignore[arg-type]  # torch leaves __len__ to the subclass
+    return replace(data, train=Subset(data.train, range(train)), test=tested, source=None)
 
 
 def digits() -> Data:

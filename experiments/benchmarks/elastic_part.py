@@ -70,17 +70,28 @@ def _steps(compare: Callable[..., Measurement], rounds: int) -> list[Measurement
     )
     images, labels = next(iter(torch.utils.data.DataLoader(data.train, BATCH)))
     rng = np.random.default_rng(0)
-    middle = nearest_to(space, {k: sorted(v)[1] for k, v in open_sizes(space).options.items()})
+    sizes = open_sizes(space).options
+    largest = nearest_to(space, {label: max(options) for label, options in sizes.items()})
+    middle = nearest_to(space, {label: sorted(options)[1] for label, options in sizes.items()})
     for _ in range(200):  # blocks are met, as in any training after its first minute
         training.supernet.network(sample(space, rng))
     drawn = [[sample(space, rng) for _ in range(NEW)] for _ in range(rounds + 1)]
     ours, theirs = iter(drawn), iter(drawn)
-    alone = {arch: Alone(training.supernet, arch) for arch in {middle, *itertools.chain(*drawn)}}
+    alone = {
+        arch: Alone(training.supernet, arch) for arch in {largest, middle, *itertools.chain(*drawn)}
+    }
     return [
         compare(
             f"step of one network, {NEW} times",
             lambda: [training.step(images, labels, [middle]) for _ in range(NEW)],
             lambda: [alone[middle].step(images, labels) for _ in range(NEW)],
+            "the network alone",
+            rounds,
+        ),
+        compare(
+            f"step of the largest network, which uses every tensor whole, {NEW} times",
+            lambda: [training.step(images, labels, [largest]) for _ in range(NEW)],
+            lambda: [alone[largest].step(images, labels) for _ in range(NEW)],
             "the network alone",
             rounds,
         ),

@@ -6,8 +6,13 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from evaluators.one_shot import OneShot
+    from nas.specialize import Inherited
 
 # Before torch is imported: two threads on a busy machine are far slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -40,3 +45,25 @@ def benchmark_data() -> Callable[[str], Path]:
         )
 
     return find
+
+
+@pytest.fixture(scope="session")
+def elastic_evaluator(tmp_path_factory: pytest.TempPathFactory) -> OneShot:
+    """One over the small elastic space, its supernet trained and on disk."""
+    from elastic import one_shot
+
+    evaluator = one_shot(tmp_path_factory.mktemp("trained") / "supernet.safetensors")
+    evaluator.fit()
+    return evaluator
+
+
+@pytest.fixture(scope="session")
+def inherited(elastic_evaluator: OneShot) -> Inherited:
+    """Networks that take their weights from that supernet."""
+    from elastic import DIGITS
+
+    from nas.specialize import Inherited
+    from nas.supernet.files import load_supernet
+
+    shared = load_supernet(elastic_evaluator.checkpoint)
+    return Inherited(shared, DIGITS(), recalibration_batches=2)

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from elastic import DIGITS, elastic, everything, made_up, one_shot
+from elastic import DIGITS, elastic, everything, made_up
 from exporting import isolated
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,31 +20,15 @@ from nas.errors import ConfigError, InfeasibleLimit, UnsupportedRequest
 from nas.space import network, parse, sample
 from nas.specialize import (
     Costs,
-    Inherited,
     Limits,
     UnmetLimits,
     candidates,
     specialize,
 )
 from nas.specialize.limits import COUNTED
-from nas.supernet.files import load_supernet
 from nas.training import evaluate, fetch
 
 SPACE = elastic()
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A trained supernet's file, and the evaluator."""
-    path = tmp_path_factory.mktemp("trained") / "supernet.safetensors"
-    evaluator = one_shot(path)
-    evaluator.fit()
-    return path, evaluator
-
-
-@pytest.fixture(scope="module")
-def inherited(trained):
-    return Inherited(load_supernet(trained[0]), DIGITS(), recalibration_batches=2)
 
 
 # -------------------------------------------------------------------------------------- limits

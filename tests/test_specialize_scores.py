@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from elastic import DIGITS, elastic, everything, made_up, one_shot
+from elastic import DIGITS, elastic, everything, made_up
 
 from nas.cost import parameters_and_macs
 from nas.data import from_datasets
@@ -16,7 +16,6 @@ from nas.errors import ConfigError, DataError
 from nas.predictor import save_surrogate
 from nas.space import enumerate_architectures, sample
 from nas.specialize import (
-    Inherited,
     data_of,
     fit_predictor,
     load_predictor,
@@ -24,25 +23,10 @@ from nas.specialize import (
     spread_over_costs,
 )
 from nas.specialize.drawing import tilted
-from nas.supernet.files import load_supernet
 from nas.testing.toys import FlatSpace
 from nas.trial import Proposal
 
 SPACE = elastic()
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A trained supernet's file, and the evaluator."""
-    path = tmp_path_factory.mktemp("trained") / "supernet.safetensors"
-    evaluator = one_shot(path)
-    evaluator.fit()
-    return path, evaluator
-
-
-@pytest.fixture(scope="module")
-def inherited(trained):
-    return Inherited(load_supernet(trained[0]), DIGITS(), recalibration_batches=2)
 
 
 # ------------------------------------------------------------------------------------- drawing
@@ -82,11 +66,11 @@ def test_a_small_space_is_drawn_until_hardly_anything_is_new():
 # -------------------------------------------------------------------------------------- scores
 
 
-def test_scores_are_those_of_the_one_shot_evaluator(trained, inherited):
+def test_scores_are_those_of_the_one_shot_evaluator(elastic_evaluator, inherited):
     for seed in range(3):
         arch = sample(SPACE, np.random.default_rng(seed))
         accuracy, loss = inherited.score(arch)
-        values = trained[1].evaluate(Proposal(0, arch)).values
+        values = elastic_evaluator.evaluate(Proposal(0, arch)).values
         assert values == {"accuracy": accuracy, "loss": loss}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -30,6 +31,12 @@ _PLACES = [
     if "NASFORGE_BENCHMARK_DATA" in os.environ
     else Path(__file__).parents[2] / "shared" / "data",
 ]
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: each collection would go through the whole of it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import gc
 import io
 import itertools
 import json
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -216,8 +216,8 @@ class StrategyContract(ABC):
             stop = int(rng.integers(1, len(trials)))
             folder = tmp_path / str(number)
             history = History(folder, snapshot_every_s=0.0)
-            first = list(itertools.islice(self._search(begun, history), stop))
-            gc.collect()  # the search that was broken out of lets go of its journal
+            with contextlib.closing(self._search(begun, history)) as broken_off:
+                first = list(itertools.islice(broken_off, stop))
             if resume == "replay":
                 (folder / SNAPSHOT).unlink()
             history = History(folder)
@@ -236,7 +236,7 @@ class StrategyContract(ABC):
             for objectives in self.objectives():
                 yield self.strategy(space, objectives, seed)
 
-    def _search(self, strategy: Strategy, history: History) -> Iterator[Trial]:
+    def _search(self, strategy: Strategy, history: History) -> Generator[Trial, None, None]:
         evaluator = ToyEvaluator(strategy.space)
         return search(strategy, evaluator, Serial(), Budget(trials=self.trials // 2), history)
 

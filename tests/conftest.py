@@ -26,6 +26,10 @@ for name in ("CI", "BUILD_NUMBER"):
 # A suite started in the background ignores Ctrl-C, and so would the processes it interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# No test takes the power away, and what a killed process has written stays; on a slow disk the
+# thousands of searches in here would do little but wait for it.
+os.fsync = lambda fd: None
+
 _PLACES = [
     Path(os.environ["NASFORGE_BENCHMARK_DATA"])
     if "NASFORGE_BENCHMARK_DATA" in os.environ

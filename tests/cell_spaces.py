@@ -37,7 +37,7 @@ torch.save(outputs, sys.argv[3])
 """
 
 
-def assert_exports_run_alone(space: SearchSpace, folder: Path, number: int = 5) -> None:
+def assert_exports_run_alone(space: SearchSpace, folder: Path, number: int = 3) -> None:
     """Random architectures, exported: the same output to the bit, the same names, lint-clean."""
     rng = np.random.default_rng(0)
     models = {}

@@ -108,7 +108,7 @@ def export_one(make: Callable[[], nn.Module], folder: Path, input: tuple[int, ..
     return export(space, PICK, folder, randomised(make(), seed=0))
 
 
-def export_and_run(space: SearchSpace, folder: Path, number: int = 5) -> None:
+def export_and_run(space: SearchSpace, folder: Path, number: int = 3) -> None:
     """Random architectures, exported and run alone: equal to the bit, lint-clean, all used."""
     rng = np.random.default_rng(0)
     files = []

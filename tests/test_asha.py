@@ -23,6 +23,7 @@ from strategies.regularized_evolution import RegularizedEvolution
 SCORE = (maximize("score"),)
 
 
+@pytest.mark.slow
 class TestAshaOfRandomSearch(StrategyContract):
     def strategy(self, space, objectives, seed):
         return Asha(RandomSearch(space, objectives, seed), max_epochs=9)

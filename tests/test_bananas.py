@@ -32,6 +32,7 @@ class TestBananas(StrategyContract):
         return Bananas(space, objectives, seed, initial=3)
 
 
+@pytest.mark.slow
 class TestBananasOfMutations(StrategyContract):
     trials = 18
 
@@ -41,6 +42,7 @@ class TestBananasOfMutations(StrategyContract):
         )
 
 
+@pytest.mark.slow
 class TestBananasBySamplingOfAGaussianProcess(StrategyContract):
     trials = 14
 
@@ -251,6 +253,7 @@ def test_finds_the_optimum_long_before_random_search(benchmark_data):
     assert np.mean(ours) < 0.5 * np.mean(random)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", ["tchebycheff", "hypervolume"])
 def test_the_front_of_two_objectives_is_nearer_than_by_random_search(several):
     space = NasBench201()

@@ -304,6 +304,7 @@ def test_killed_it_goes_on_and_the_table_is_the_same(tmp_path):
     assert (folder / "table.md").read_text().startswith("# made_up_tables:Tiny: 4 trained")
 
 
+@pytest.mark.slow
 def test_workers_on_ray_make_the_same_table(tmp_path):
     one = made(tmp_path / "serial", curves(epochs=1))
     other = made(tmp_path / "ray", curves(epochs=1), executor=RayExecutor(workers=2))

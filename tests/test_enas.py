@@ -56,6 +56,7 @@ class TestEnas(StrategyContract):
         return Enas(space, objectives, DIGITS(), seed, replace(QUICK, shared=shared), device="cpu")
 
 
+@pytest.mark.slow
 def test_the_controller_beats_uniform_sampling_on_the_same_weights():
     settings = replace(
         QUICK,

@@ -19,6 +19,7 @@ from strategies.regularized_evolution import RegularizedEvolution
 SCORE = (maximize("score"),)
 
 
+@pytest.mark.slow
 class TestHyperbandOfRandomSearch(StrategyContract):
     def strategy(self, space, objectives, seed):
         return Hyperband(RandomSearch(space, objectives, seed), max_epochs=4, eta=2)

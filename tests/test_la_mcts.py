@@ -33,6 +33,7 @@ class TestLaNas(StrategyContract):
         return LaMcts(space, objectives, seed, initial=5, rebuild_every=4, leaf_size=2)
 
 
+@pytest.mark.slow
 class TestLaMctsUnlisted(StrategyContract):
     trials = 12
 

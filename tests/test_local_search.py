@@ -24,6 +24,7 @@ class TestLocalSearch(StrategyContract):
         return LocalSearch(space, objectives, seed)
 
 
+@pytest.mark.slow
 class TestLocalSearchFromSeveral(StrategyContract):
     def strategy(self, space, objectives, seed):
         initial = [str(arch) for arch in enumerate_architectures(space)][5:8]

@@ -88,6 +88,7 @@ class TestOneShotOverNumbers(EvaluatorContract):
         return one_shot(space=self.space(), recalibration_batches=0)
 
 
+@pytest.mark.slow
 class TestFairOneShot(EvaluatorContract):
     samples = 2
 

@@ -31,6 +31,7 @@ class TestProxyless(GradientContract):
         return {"every": 1, "share": 0.5}
 
 
+@pytest.mark.slow
 class TestProxylessAdding(GradientContract):
     """The other form of the loss, on measured latencies."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from nas.testing import StrategyContract
 from search_spaces.metaqnn import MetaQnn
 from search_spaces.nasbench201 import NasBench201
@@ -38,6 +40,7 @@ class TestBlockQnn(StrategyContract):
         return QLearning(space, objectives, seed, trials=24, settings=settings)
 
 
+@pytest.mark.slow
 class TestBlockQnnWithCorrectedRewards(StrategyContract):
     trials = 16
 

@@ -103,6 +103,7 @@ def test_perfect_and_reversed_rankings():
     assert turned.recall[10].value == 0
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_as_often_as_they_say():
     # Of a normal pair with correlation r, Kendall's τ is 2/π·asin r.
     noise = 0.8

@@ -32,6 +32,7 @@ class TestRegularizedEvolution(StrategyContract):
         return RegularizedEvolution(space, objectives, seed, 6, 3, initial if seed == 7 else ())
 
 
+@pytest.mark.slow
 class TestRegularizedEvolutionOnTheBuiltInSpaces(StrategyContract):
     def spaces(self):
         return (NasBench201(channels=2, cells=1), Chain())

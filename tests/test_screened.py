@@ -29,6 +29,7 @@ class TestScreenedEvolution(StrategyContract):
         return Screened(inner, factor=3, initial=5)
 
 
+@pytest.mark.slow
 class TestScreenedGenerations(StrategyContract):
     def strategy(self, space, objectives, seed):
         inner = Nsga2(space, objectives, seed, population_size=8)

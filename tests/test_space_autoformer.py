@@ -44,6 +44,7 @@ class TestAutoFormer(SpaceContract):
         return AutoFormer((4, 8), (1, 2), (1, 2), (100, 110), 2, 4, 1, 3, (1, 8, 8))
 
 
+@pytest.mark.slow
 class TestAutoFormerWithoutRelativePositions(SpaceContract):
     def space(self):
         return AutoFormer((8, 12), (1, 2), (1, 2), (150, 200), 4, 3, 0, 5, (1, 9, 6))

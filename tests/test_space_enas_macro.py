@@ -30,6 +30,7 @@ class TestEnasMacro(SpaceContract):
         return EnasMacro(layers=3, channels=4)
 
 
+@pytest.mark.slow
 class TestEnasMacroWithoutReductions(SpaceContract):
     def space(self):
         return EnasMacro(layers=2, channels=2, classes=3, input=(1, 4, 4))

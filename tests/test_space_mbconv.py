@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from small_spaces import SMALL
 
 from nas.testing import SpaceContract
@@ -40,6 +41,7 @@ class TestMnasNet(SpaceContract):
         )
 
 
+@pytest.mark.slow
 class TestProxylessNas(SpaceContract):
     def space(self):
         return SMALL["proxylessnas"]()
@@ -48,6 +50,7 @@ class TestProxylessNas(SpaceContract):
         return tiny(Stage(("ir_k3_e2", "ir_k5_e2", "skip"), (6,), (4,), 2))
 
 
+@pytest.mark.slow
 class TestFBNet(SpaceContract):
     def space(self):
         return SMALL["fbnet"]()

@@ -41,6 +41,7 @@ class TestMetaQnn(SpaceContract):
         return TINY
 
 
+@pytest.mark.slow
 class TestMetaQnnOnSmallImages(SpaceContract):
     networks = 20
 

@@ -28,6 +28,7 @@ class TestNasRl(SpaceContract):
         return NasRl(layers=3, heights=(1, 3), widths=(5,), filters=(2, 3))
 
 
+@pytest.mark.slow
 class TestNasRlAtStride1(SpaceContract):
     def space(self):
         return NasRl(layers=6, filters=(2, 3), input=(1, 5, 5), classes=3)
@@ -196,6 +197,7 @@ SYMMETRIC = {
 }
 
 
+@pytest.mark.slow
 def test_symmetric_networks_have_one_form_each():
     space = NasRl(layers=14, heights=(1,), widths=(1,), filters=(2,))
     rng = np.random.default_rng(0)

@@ -36,6 +36,7 @@ class TestNasNet(SpaceContract):
         return TINY
 
 
+@pytest.mark.slow
 class TestNasNetOfOneBlock(SpaceContract):
     networks = 6
 

@@ -38,6 +38,7 @@ class TestPnas(SpaceContract):
         return Pnas(channels=4, cells=3, input=(3, 8, 8), blocks=1)
 
 
+@pytest.mark.slow
 class TestPnasOfTwoBlocks(SpaceContract):
     networks = 4
 

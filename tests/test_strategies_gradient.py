@@ -47,6 +47,7 @@ class TestPcDarts(GradientContract):
         return {"parts": 2}
 
 
+@pytest.mark.slow
 class TestGuarded(GradientContract):
     """With everything that can be put around a strategy."""
 

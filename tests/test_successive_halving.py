@@ -19,6 +19,7 @@ from strategies.successive_halving import SuccessiveHalving
 SCORE = (maximize("score"),)
 
 
+@pytest.mark.slow
 class TestSuccessiveHalvingOfRandomSearch(StrategyContract):
     def strategy(self, space, objectives, seed):
         return SuccessiveHalving(RandomSearch(space, objectives, seed), max_epochs=9)

@@ -29,7 +29,12 @@ def pair(name, fast):
 
 
 @pytest.mark.parametrize(
-    ("name", "fast"), [("darts", True), ("nasbench201", False), ("nasbench201", True)]
+    ("name", "fast"),
+    [
+        pytest.param("darts", True, marks=pytest.mark.slow),
+        ("nasbench201", False),
+        ("nasbench201", True),
+    ],
 )
 def test_gradients_and_statistics_are_those_of_kept_cells(name, fast):
     space, kept, again = pair(name, fast)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 
 from nas.errors import ConfigError
 
+_AMOUNTS = ("trials", "seconds", "epochs")
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -17,10 +19,10 @@ class Cost:
     epochs: float = 0.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name in _AMOUNTS:
+            value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"cost: {field.name} must be zero or more, got {value!r}")
+                raise ConfigError(f"cost: {name} must be zero or more, got {value!r}")
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(

@@ -206,7 +206,7 @@ def _typed(
     for name, value in arguments.items():
         if name not in hints or name in given or name in KIND_OF_ARGUMENT or name == "objectives":
             continue
-        record = _one_record(hints[name])
+        record = _one_record(hints[name], value)
         if record is not None:
             if value is not None or inspect.isclass(hints[name]):
                 default = known[name].default if name in known else None
@@ -234,9 +234,14 @@ def _typed(
     return checked
 
 
-def _one_record(hint: Any) -> type | None:
-    """The dataclass of ``Dataclass`` or ``Dataclass | None``; ``None`` for any other annotation."""
+def _one_record(hint: Any, value: Any = None) -> type | None:
+    """The dataclass of ``Dataclass`` or ``Dataclass | None``; ``None`` for any other annotation.
+
+    Of ``int | Dataclass`` too, where the value is a mapping.
+    """
     parts = [part for part in typing.get_args(hint) or (hint,) if part is not type(None)]
+    if isinstance(value, Mapping):
+        parts = [part for part in parts if part not in (int, float, str)]
     if typing.get_origin(hint) not in (None, types.UnionType, typing.Union) or len(parts) != 1:
         return None
     (kind,) = parts

@@ -9,67 +9,25 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas import journal
 from nas.budget import Cost
 from nas.checkpoints import PART, Checkpoints
 from nas.errors import JournalError, NasError, ResumeError, UnsupportedRequest, nearest
-from nas.objective import Objective, dominates, violated
+from nas.front import ParetoFront as ParetoFront
+from nas.objective import Objective
+from nas.remote import url_of
 from nas.strategy import Strategy
 from nas.trial import CHECKPOINT, Failed, Measured, Proposal, Trial
+
+if TYPE_CHECKING:
+    from nas.remote.mirror import Mirror
 
 JOURNAL = "journal.jsonl"
 SNAPSHOT = "strategy.pt"
 ARTIFACTS = "trials"
-_MAY_CHANGE = ("budget", "executor")
-
-
-class ParetoFront:
-    """The measured trials that no other dominates and that keep every limit, kept as they come."""
-
-    def __init__(self, objectives: Sequence[Objective]) -> None:
-        self.objectives = tuple(objectives)
-        self._members: list[Trial] = []
-
-    def add(self, trial: Trial) -> bool:
-        """Takes a trial in; says whether it is on the front now.
-
-        Raises:
-            NasError: it was measured, but not in one of the objectives.
-        """
-        if not isinstance(trial.outcome, Measured):
-            return False
-        values = trial.values
-        for objective in self.objectives:
-            if objective.metric not in values:
-                raise NasError(
-                    f"trial {trial.number} did not measure {objective.metric!r}: "
-                    f"{nearest(objective.metric, values)}"
-                )
-        if violated(self.objectives, values) is not None:
-            return False
-        for member in self._members:
-            mine = [member.values[objective.metric] for objective in self.objectives]
-            theirs = [values[objective.metric] for objective in self.objectives]
-            if mine == theirs or dominates(self.objectives, member.values, values):
-                return False
-        self._members = [
-            member
-            for member in self._members
-            if not dominates(self.objectives, values, member.values)
-        ]
-        self._members.append(trial)
-        return True
-
-    def trials(self) -> list[Trial]:
-        """The front, best first by its first objective."""
-        first = self.objectives[0]
-        sign = -1.0 if first.direction == "maximize" else 1.0
-        return sorted(self._members, key=lambda trial: sign * trial.values[first.metric])
-
-    def __len__(self) -> int:
-        return len(self._members)
+_MAY_CHANGE = ("budget", "executor", "machine")
 
 
 class History:
@@ -79,50 +37,65 @@ class History:
     Nothing is created on disk before the search begins.
 
     Args:
-        folder: the run folder, or ``None`` to keep everything in memory.
-        snapshot_every_s: at most so often the strategy's state is put beside the journal, so
-            that resuming need not replay the whole run.
+        folder: the run folder, or ``None`` to keep everything in memory. A URL
+            (``s3://bucket/run``, whatever fsspec reaches) is kept through a working copy on
+            this machine: see ``nas.remote``.
+        snapshot_every_s: at most so often, and rarer where that takes long, the strategy's state
+            is put beside the journal, so that resuming need not replay the whole run.
 
     Attributes:
+        folder: the run folder or, of a run at a URL, its working copy here.
+        place: where the run is, as a user names it: the folder or the URL.
         checkpoints: what trials may be continued from.
 
     Raises:
-        JournalError: a line of the journal is damaged (the last, torn one excepted).
+        JournalError: a line of the journal is damaged (the last, torn one excepted), or a part
+            of it is missing at the URL.
+        ConfigError: the URL cannot be reached.
     """
 
     def __init__(self, folder: str | Path | None = None, *, snapshot_every_s: float = 30.0) -> None:
+        url = None if folder is None else url_of(folder)
+        self._mirror: Mirror | None = None
+        if url is not None:
+            from nas.remote.mirror import Mirror
+
+            self._mirror = Mirror(url)
+            folder = self._mirror.folder
         self.folder = None if folder is None else Path(folder)
+        self.place = url or str(self.folder)
         self.snapshot_every_s = snapshot_every_s
         self.header: dict[str, Any] | None = None
         self.trials: list[Trial] = []
         self.spent = Cost()
-        self._steps: list[tuple[str, Any]] = []
-        self._length = self._size = 0
+        self._steps: list[journal.Step] = []
         self._asked = 0
         self._by_number: dict[int, Trial] = {}
         self.checkpoints = Checkpoints(None if self.folder is None else self.folder / ARTIFACTS)
         self._driven: Strategy | None = None  # the strategy that has seen all steps
         self._writer: journal.JournalWriter | None = None
-        self._snapshot_at = time.monotonic()
-        if self.folder is not None and (self.folder / JOURNAL).exists():
-            self._load(self.folder / JOURNAL)
+        self._plan_snapshot(0.0)
+        self._read = journal.Reader((self.folder or Path()) / JOURNAL)
+        if self.folder is not None and self._read.path.exists():
+            self._load()
 
-    def _load(self, path: Path) -> None:
-        events, self._length, self._size = journal.read(path)
-        if not events:
+    def _load(self) -> None:
+        path, events = self._read.path, iter(self._read)
+        header = next(events, None)
+        if header is None:
             return
-        header = events[0]
         if header["event"] != "run" or header.get("format") != journal.FORMAT:
             raise JournalError(
                 f"{path}: line 1 must describe a run in format {journal.FORMAT}, "
                 f"got {header.get('event')!r} in format {header.get('format')!r}"
             )
         self.header = {key: value for key, value in header.items() if key != "event"}
-        self._steps = list(journal.replayed(path, events))
-        self._asked = sum(len(value[1]) for kind, value in self._steps if kind == "ask")
-        for kind, value in self._steps:
-            if kind == "trial":
-                self._remember(value)
+        for step in journal.replayed(path, events):
+            self._steps.append(step)
+            if isinstance(step, Trial):
+                self._remember(step)
+            else:
+                self._asked += len(step[1])
 
     def _remember(self, trial: Trial) -> None:
         self.trials.append(trial)
@@ -148,7 +121,7 @@ class History:
                 "",
             )
             if difference:
-                raise ResumeError(f"{self.folder} holds another run: {difference}")
+                raise ResumeError(f"{self.place} holds another run: {difference}")
         if self.folder is None:
             self.header = document
             return
@@ -156,9 +129,16 @@ class History:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise JournalError(f"{self.folder} cannot be made: {error.strerror}") from error
-        self._writer = journal.JournalWriter(self.folder / JOURNAL, self._length, self._size)
+        writer = journal.JournalWriter(self.folder / JOURNAL, self._read)
+        if self._mirror is not None:
+            try:
+                self._mirror.begin(self._read.length)
+            except BaseException:
+                writer.close()
+                raise
+        self._writer = writer
         if self.header is None:
-            self._writer.append({"event": "run", **document}, durable=True)
+            writer.append({"event": "run", **document}, durable=True)
             self.header = document
         self.checkpoints.find()
 
@@ -175,9 +155,11 @@ class History:
                     "it counts them wrongly, or was not put where this history is"
                 )
         if self._writer is not None:
-            self._writer.append(journal.ask_event(n, list(proposals)), durable=False)
+            self._writer.append(journal.ask_event(n, proposals), durable=False)
+            if self._mirror is not None:
+                self._mirror.appended(self._writer.length)
         self._asked += len(proposals)
-        self._steps.append(("ask", (n, list(proposals))))
+        self._steps.append((n, tuple(proposals)))
 
     def append(self, trial: Trial) -> Trial:
         """Puts a finished trial on disk, its artifacts first, and returns it without them.
@@ -186,13 +168,16 @@ class History:
         """
         trial = self.checkpoints.take(trial)
         if self._writer is not None and self.folder is not None:
-            if isinstance(trial.outcome, Measured) and trial.outcome.artifacts:
+            left_files = isinstance(trial.outcome, Measured) and bool(trial.outcome.artifacts)
+            if isinstance(trial.outcome, Measured) and left_files:
                 for name, content in trial.outcome.artifacts.items():
                     write_file(self.folder / ARTIFACTS / str(trial.number) / name, content)
                 trial = replace(trial, outcome=replace(trial.outcome, artifacts={}))
             self._writer.append(journal.trial_event(trial), durable=True)
-        self._steps.append(("trial", trial))
+        self._steps.append(trial)
         self._remember(trial)
+        if self._writer is not None and self._mirror is not None:
+            self._mirror.appended(self._writer.length, trial.number if left_files else None)
         return trial
 
     def earlier(self, proposal: Proposal) -> Trial | None:
@@ -233,12 +218,31 @@ class History:
         return replace(trial, outcome=replace(outcome, artifacts=artifacts))
 
     def close(self) -> None:
-        """Lets go of the journal, so that another process may resume the run."""
-        if self._writer is not None:
-            self._writer.close()
-            self._length = self._writer.length
-            self._size = self._writer.path.stat().st_size
-            self._writer = None
+        """Lets go of the journal, so that another process may resume the run.
+
+        Raises:
+            JournalError: the disk or the URL did not take all of it; the message says what.
+        """
+        if self._writer is None:
+            return
+        writer, self._writer = self._writer, None
+        self._read = writer.read()
+        try:
+            if self._mirror is not None:
+                self._mirror.close(writer.length)
+        finally:
+            writer.close()
+
+    def write(self, name: str, content: bytes) -> None:
+        """Puts a file into the run's folder, and at its URL if it has one: a picture, a report.
+
+        Raises:
+            JournalError: the disk or the URL does not take it.
+        """
+        if self.folder is not None:
+            write_file(self.folder / name, content)
+            if self._mirror is not None:
+                self._mirror.put(name)
 
     # ------------------------------------------------------------------- resuming
 
@@ -253,13 +257,13 @@ class History:
         """
         done = len(self._steps) if self._driven is strategy else self._restore(strategy)
         pending: dict[int, Proposal] = {}
-        for index, (kind, value) in enumerate(self._steps):
-            if kind == "trial":
-                pending.pop(value.number, None)
+        for index, step in enumerate(self._steps):
+            if isinstance(step, Trial):
+                pending.pop(step.number, None)
                 if index >= done:
-                    strategy.tell(value)
+                    strategy.tell(step)
                 continue
-            n, proposals = value
+            n, proposals = step
             pending |= {proposal.number: proposal for proposal in proposals}
             if index >= done:
                 again = list(strategy.ask(n))
@@ -267,7 +271,7 @@ class History:
                     replace(p, spent=Cost()) for p in proposals
                 ]:
                     raise ResumeError(
-                        f"{self.folder}: the strategy now proposes {_brief(again)} where the "
+                        f"{self.place}: the strategy now proposes {_brief(again)} where the "
                         f"journal holds {_brief(proposals)}: its code or its settings changed"
                     )
         self._driven = strategy
@@ -277,23 +281,28 @@ class History:
         """Saves the strategy's state beside the journal, if it is time to."""
         if self._writer is None or self.folder is None:
             return
-        if not now and time.monotonic() - self._snapshot_at < self.snapshot_every_s:
+        begun = time.monotonic()
+        if not now and begun < self._next_snapshot:
             return
         import io
 
         import torch
 
         buffer = io.BytesIO()
-        length = self._writer.length
         snapshot = {
             "steps": len(self._steps),
-            "length": length,
-            "checksum": self._writer.checksum(length),
+            "length": self._writer.length,
+            "checksum": self._writer.crc,
             "state": strategy.state_dict(),
         }
         torch.save(snapshot, buffer)
         write_file(self.folder / SNAPSHOT, buffer.getvalue())
-        self._snapshot_at = time.monotonic()
+        self._plan_snapshot(time.monotonic() - begun)
+
+    def _plan_snapshot(self, took: float) -> None:
+        # A state may grow with the run; what is saved of it never takes more than a fiftieth.
+        every = self.snapshot_every_s and max(self.snapshot_every_s, 50 * took)
+        self._next_snapshot = time.monotonic() + every
 
     def _restore(self, strategy: Strategy) -> int:
         if self.folder is None or self._writer is None or not self._steps:
@@ -374,6 +383,8 @@ class History:
         if self.folder is None:
             return self.checkpoints.held(trial.number) if name == CHECKPOINT else None
         path = self.folder / ARTIFACTS / str(trial.number) / name
+        if self._mirror is not None:
+            self._mirror.fetch(f"{ARTIFACTS}/{trial.number}/{name}")
         return path.read_bytes() if path.exists() else None
 
     def failures(self) -> list[Trial]:

@@ -21,7 +21,7 @@ from rich.text import Text
 from nas.budget import Budget
 from nas.evaluator import Evaluator
 from nas.execution import Executor
-from nas.history import History, ParetoFront, write_file
+from nas.history import History, ParetoFront
 from nas.objective import Objective
 from nas.plot import front_png
 from nas.search import search
@@ -82,7 +82,7 @@ def watch(
             yield trial
     console.print(state.line())
     if history.folder is not None:
-        write_file(history.folder / "front.png", front_png(history, strategy.objectives))
+        history.write("front.png", front_png(history, strategy.objectives))
 
 
 class _RunningColumn(ProgressColumn):

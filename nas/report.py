@@ -43,7 +43,7 @@ def run_document(
             chosen = history.best(objective, among=front)
             best[objective.metric] = trial_document(space, chosen)
     return {
-        "folder": str(history.folder),
+        "folder": history.place,
         "space": space.name,
         "objectives": [str(objective) for objective in objectives],
         "trials": len(history.trials),

@@ -11,10 +11,19 @@ from nas import __version__
 from nas.budget import Budget, Cost
 from nas.components import describe
 from nas.errors import InfeasibleLimit, UnsupportedRequest
-from nas.evaluator import Evaluator, HasFit, HasInheritance, OnEpoch, informed, planned_epochs
-from nas.execution import Executor
+from nas.evaluator import (
+    Evaluator,
+    HasFit,
+    HasInheritance,
+    OnEpoch,
+    WantsHistory,
+    informed,
+    planned_epochs,
+)
+from nas.execution import Executor, HasGrowth
 from nas.feasibility import check_limits
 from nas.history import History
+from nas.machine import machine
 from nas.objective import check_objectives
 from nas.strategy import HasContinuable, Strategy
 from nas.trial import Infeasible, Proposal, Trial
@@ -49,9 +58,14 @@ def search(
     check_objectives(strategy.objectives, evaluator.metrics)
     if history.header is None:
         check_limits(strategy, evaluator)
+    # Asked once: whether it follows a protocol takes longer to find out than to look a trial up.
+    inherits = isinstance(evaluator, HasInheritance)
+    informs = isinstance(evaluator, WantsHistory)
+    growing = executor if isinstance(executor, HasGrowth) else None
     infeasible_in_a_row = 0
     flying: dict[int, Proposal] = {}
     try:
+        _ = executor.free  # where there is no cluster, nothing is written
         history.begin(header(strategy, evaluator, executor, budget))
         waiting = deque(history.replay(strategy))
         _drop_checkpoints(strategy, history)
@@ -76,11 +90,13 @@ def search(
             while waiting and executor.free > 0:
                 proposal = waiting.popleft()
                 flying[proposal.number] = proposal
-                told = informed(evaluator, proposal, history.trials)
-                executor.submit(evaluator, told, _start(evaluator, proposal, history))
+                told = informed(evaluator, proposal, history.trials) if informs else proposal
+                executor.submit(evaluator, told, _start(proposal, history, inherits))
             if executor.idle:
                 history.snapshot(strategy, now=True)
                 return
+            if growing is not None and not growing.wait():
+                continue  # no trial has ended, and there is room for more
             trial = executor.next()
             trial = replace(trial, proposal=flying.pop(trial.number))
             if not history.trials:
@@ -104,9 +120,9 @@ def search(
         history.close()
 
 
-def _start(evaluator: Evaluator, proposal: Proposal, history: History) -> Trial | None:
+def _start(proposal: Proposal, history: History, inherits: bool) -> Trial | None:
     """The trial that a proposal's evaluation starts from, where it starts from one."""
-    if proposal.continues is None and isinstance(evaluator, HasInheritance):
+    if proposal.continues is None and inherits:
         return history.parent(proposal)
     return history.earlier(proposal)
 
@@ -137,4 +153,5 @@ def header(
         "evaluator": describe(evaluator),
         "executor": describe(executor),
         "budget": {key: v for key, v in describe(budget).items() if key != "name"},
+        "machine": machine(),
     }

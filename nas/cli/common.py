@@ -33,19 +33,43 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE …", help="Change settings; may be repeated."),
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder or URL.")]
 OutFolder = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write.")]
 
 
 def open_history(folder: Path) -> History:
+    """The run in a folder, or at a URL."""
     from nas.history import JOURNAL, History
+    from nas.remote import url_of
 
-    if not (folder / JOURNAL).exists():
+    if url_of(folder) is None and not (folder / JOURNAL).exists():
         raise ConfigError(f"{folder} is not a run folder: it has no {JOURNAL}")
     history = History(folder)
+    if history.header is None and not ((history.folder or folder) / JOURNAL).exists():
+        raise ConfigError(f"{history.place} is not a run folder: it has no journal")
     if history.header is None:
         raise ConfigError(f"{folder}: the run was killed before it began; start it again")
     return history
+
+
+def here(folder: Path) -> Path:
+    """A run's folder on this machine: of one at a URL the working copy, brought up to date."""
+    from nas.remote import url_of
+
+    return folder if url_of(folder) is None else (open_history(folder).folder or folder)
+
+
+def beside(folder: Path, name: str) -> Path:
+    """Where a command writes what it was not told where: into the run's folder.
+
+    Raises:
+        ConfigError: the run is at a URL.
+    """
+    from nas.remote import url_of
+
+    if (url := url_of(folder)) is not None:
+        raise ConfigError(f"{url} is no folder of this machine: say with --out where to write")
+    return folder / name
 
 
 def known(history: History) -> tuple[SearchSpace, list[Objective]]:

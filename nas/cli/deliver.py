@@ -13,6 +13,7 @@ from nas.cli.common import (
     OutFolder,
     RunFolder,
     app,
+    beside,
     err_console,
     known,
     open_history,
@@ -62,7 +63,7 @@ def export(
     history = open_history(folder)
     space, objectives = known(history)
     chosen = report.choose(history, objectives, best, trial)
-    target = out or folder / "export"
+    target = out or beside(folder, "export")
     document = delivery.export_trial(
         history,
         chosen,
@@ -119,7 +120,7 @@ def retrain(
             space,
             chosen,
             data,
-            out or folder / "retrained",
+            out or beside(folder, "retrained"),
             epochs=epochs,
             seed=seed,
             on_epoch=lambda done, loss: status.update(

@@ -14,7 +14,6 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from torch import nn
 
 from nas.errors import ConfigError, ExportError, UnsupportedRequest, nearest
 from nas.latency.measure import Protocol
+from nas.machine import processor
 
 Run = Callable[[], Any]
 Inputs = tuple[torch.Tensor, ...]
@@ -79,7 +79,7 @@ def machine(backend: str) -> dict[str, Any]:
         if title == "torch" or backend.startswith("onnx"):
             versions[title] = metadata.version(package)
     found: dict[str, Any] = {
-        "cpu": _processor(),
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "system": platform.system(),
         "versions": versions,
@@ -87,14 +87,6 @@ def machine(backend: str) -> dict[str, Any]:
     if backend == "cuda":
         found["gpu"] = torch.cuda.get_device_name(0)
     return found
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
-    except (OSError, StopIteration):  # not Linux: the platform's own word
-        return platform.processor() or platform.machine()
 
 
 def onnx_bytes(module: nn.Module, inputs: Inputs) -> bytes:

@@ -1,4 +1,4 @@
-"""Measures the ONNX files of a pack on this device: python run.py [--threads N] [--out FILE]
+"""Measures the ONNX files of a pack here: ``python run.py [--threads N] [--out FILE]``.
 
 It needs Python 3.8 or later, numpy and onnxruntime, and nothing else. Bring back results.json.
 Started again it goes on where it was; --again forgets what was measured.

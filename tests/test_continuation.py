@@ -285,7 +285,13 @@ def test_strategies_that_continue_nothing_keep_no_checkpoints(tmp_path):
 def test_a_bracket_on_ray_whose_worker_is_killed_is_the_same(uninterrupted, tmp_path):
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.2")
+    ray.init(
+        "local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.2",
+    )
     try:
         history = History(tmp_path / "run")
         found = run(RayExecutor(workers=2), history, DiesOnce(str(tmp_path)))

@@ -14,7 +14,7 @@ def cluster():
     """A cluster of this machine that all the tests of Ray share: starting one takes seconds."""
     import ray
 
-    ray.init(num_cpus=2, _node_ip_address="127.0.0.2", include_dashboard=False)
+    ray.init("local", num_cpus=2, _node_ip_address="127.0.0.2", include_dashboard=False)
     yield
     ray.shutdown()
 

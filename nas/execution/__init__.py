@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nas.budget import Cost
 from nas.evaluator import Evaluator
@@ -42,3 +42,14 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Ends what is in flight and leaves no process behind; ``submit`` may follow again."""
+
+
+@runtime_checkable
+class HasGrowth(Protocol):
+    """An executor that may hold more trials later than now: machines join its cluster."""
+
+    def wait(self) -> bool:
+        """Waits until a trial has ended, or more is free than before; whether one has ended.
+
+        Where one has, ``next`` gives it at once.
+        """

@@ -75,7 +75,7 @@ def change(document: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     A component written as a bare name takes arguments all the same, and a part of a list is
     addressed by its position or by its ``name``: ``evaluator.training.epochs=5``.
     """
-    changed = yaml.safe_load(yaml.safe_dump(document))
+    changed = yaml.safe_load(yaml.safe_dump(document, sort_keys=False))
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path:

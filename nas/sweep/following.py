@@ -1,0 +1,71 @@
+"""How far a search is, from the end of its journal: it may run on another machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nas.budget import Budget, Cost
+from nas.history import JOURNAL
+from nas.journal import decode_line
+from nas.objective import Objective, violated
+
+
+class Following:
+    """Reads on in a journal that another process writes.
+
+    Attributes:
+        trials: finished ones.
+        failed: of these.
+        best: the best value of the first objective within the limits.
+    """
+
+    def __init__(self, run: Path, objectives: Sequence[Objective], budget: Budget) -> None:
+        self.run = run
+        self.objectives = tuple(objectives)
+        self.budget = budget
+        self.trials = self.failed = 0
+        self.best: float | None = None
+        self._spent = Cost()
+        self._read = 0
+
+    @property
+    def used(self) -> float:
+        """The share of the budget that is spent."""
+        return self.budget.used(self._spent)
+
+    def look(self) -> None:
+        """Takes in what has been written since; lines that are not whole yet come later."""
+        try:
+            with open(self.run / JOURNAL, "rb") as file:
+                file.seek(self._read)
+                # Only whole lines count as read: a torn one may be cut off and written again.
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        return
+                    self._read += len(line)
+                    self._take(line[:-1])
+        except FileNotFoundError:
+            return
+
+    def _take(self, line: bytes) -> None:
+        try:
+            event = decode_line(line)
+        except ValueError:  # damage is told of by whoever goes on with the search
+            return
+        if event["event"] == "trial":
+            self._add(event)
+
+    def _add(self, event: Mapping[str, Any]) -> None:
+        outcome = event["outcome"]
+        self.trials += 1
+        self._spent += Cost(**event["cost"])
+        if outcome["kind"] == "failed":
+            self.failed += 1
+        if outcome["kind"] != "measured" or violated(self.objectives, outcome["values"]):
+            return
+        first = self.objectives[0]
+        value = outcome["values"].get(first.metric)
+        if value is not None and (self.best is None or first.better(value, self.best)):
+            self.best = value

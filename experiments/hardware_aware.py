@@ -44,6 +44,7 @@ from nas.latency.measure import Protocol, Timing
 from nas.latency.operations import operations
 from nas.latency.table import LatencyTable, at_speed, continued, empty_table, profiled
 from nas.layers.attention import divisible
+from nas.page.latency import write_measured
 from nas.space import SearchSpace, sample
 from nas.training import Recipe, retrain
 from search_spaces.mbconv import MBConv, Stage
@@ -113,6 +114,8 @@ def main(arguments: list[str] | None = None) -> None:
     networks = [(space, arch) for arch in found]
     networks += [(other, ONLY) for other in mobile_nets.values()]
     timings = end_to_end(networks, table, options.out)
+    for budget, arch, timing in zip(budgets, found, timings, strict=False):
+        write_measured(search_folder(options, budget), space, {arch: timing.ms})
     contenders = [
         Contender("found", budget, space, arch, table.predict(space, arch), timing)
         for budget, arch, timing in zip(budgets, found, timings, strict=False)
@@ -230,7 +233,7 @@ def searched(
     strategy = RegularizedEvolution(
         space, objectives, options.seed, options.population, options.sample
     )
-    history = History(options.out / f"search_{budget:g}")
+    history = History(search_folder(options, budget))
     for trial in watch(strategy, evaluator, Serial(), Budget(trials=options.trials), history):
         print(budget, trial, flush=True)
     best = history.best("accuracy", among=history.front(objectives))
@@ -241,6 +244,11 @@ def searched(
         "seconds": sum(trial.cost.seconds for trial in history.trials),
     }
     return best.arch, facts
+
+
+def search_folder(options: argparse.Namespace, budget: float) -> Path:
+    folder: Path = options.out / f"search_{budget:g}"
+    return folder
 
 
 # ------------------------------------------------------------------------------ baselines

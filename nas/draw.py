@@ -71,10 +71,10 @@ def draw(space: SearchSpace, arch: Architecture, format: str = "svg") -> bytes:
 def _cells(graphs: Mapping[str, CellGraph]) -> Figure:
     from matplotlib.figure import Figure
 
-    shown = {name: _alive(graph) for name, graph in graphs.items()}
+    shown = {name: alive_vertices(graph) for name, graph in graphs.items()}
     names = sorted({graph.operations[v] for graph in graphs.values() for v in _inner(graph)})
     colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(names)}
-    places = {name: _places(graphs[name], alive) for name, alive in shown.items()}
+    places = {name: places_of(graphs[name], alive) for name, alive in shown.items()}
     widths = [1 + max(x for x, _ in place.values()) for place in places.values()]
     heights = [_extent(place) for place in places.values()]
     figure = Figure(
@@ -92,17 +92,17 @@ def _inner(graph: CellGraph) -> range:
     return range(1, len(graph.operations) - 1)
 
 
-def _is_input(graph: CellGraph, vertex: int) -> bool:
+def is_input(graph: CellGraph, vertex: int) -> bool:
     """The input, or a further one (``second_input``): what the cell itself does not compute."""
     return graph.operations[vertex].endswith("input")
 
 
-def _alive(graph: CellGraph) -> list[int]:
+def alive_vertices(graph: CellGraph) -> list[int]:
     """The vertices on a way from input to output, both ends always among them."""
     last = len(graph.operations) - 1
     links = sorted(graph.links)
     open_ = {v for v in range(last + 1) if v in (0, last) or graph.operations[v] != "none"}
-    sources = {v for v in open_ if _is_input(graph, v)}
+    sources = {v for v in open_ if is_input(graph, v)}
     forward = set(sources)
     for source, target in links:
         if source in forward and target in open_:
@@ -114,11 +114,11 @@ def _alive(graph: CellGraph) -> list[int]:
     return sorted((forward & backward) | sources | {last})
 
 
-def _places(graph: CellGraph, alive: Sequence[int]) -> dict[int, tuple[float, float]]:
+def places_of(graph: CellGraph, alive: Sequence[int]) -> dict[int, tuple[float, float]]:
     """Columns by the longest way from the input; in a column, near what leads there."""
     before: dict[int, list[int]] = {v: [] for v in alive}
     for source, target in sorted(graph.links):
-        if source in before and target in before and not _is_input(graph, target):
+        if source in before and target in before and not is_input(graph, target):
             before[target].append(source)
     column: dict[int, int] = {}
     for vertex in alive:
@@ -151,7 +151,7 @@ def _draw_graph(
     colours: Mapping[str, str],
 ) -> None:
     for source, target in sorted(graph.links):
-        if source not in places or target not in places or _is_input(graph, target):
+        if source not in places or target not in places or is_input(graph, target):
             continue
         (x0, y0), (x1, y1) = places[source], places[target]
         # A straight arrow over a column would run through what stands there.
@@ -201,27 +201,27 @@ def _layers(space: SearchSpace, arch: Architecture) -> Figure:
     from matplotlib.figure import Figure
 
     rows_of_layers = architecture_breakdown(space, arch)
-    blocks = [_shown(block, rows_of_layers) for block in _blocks(rows_of_layers)]
-    kinds = sorted({_kind(block) for block in blocks})
+    blocks = blocks_of(rows_of_layers)
+    kinds = sorted({kind_of(block) for block in blocks})
     colours = {kind: _COLOURS[index % len(_COLOURS)] for index, kind in enumerate(kinds)}
     rows = [blocks[start : start + MOST_A_ROW] for start in range(0, len(blocks), MOST_A_ROW)]
     most = max(block.macs for block in blocks) or 1
-    widest = max(_channels(block) for block in blocks)
+    widest = max(channels_of(block) for block in blocks)
     columns = max(len(row) for row in rows)
     figure = Figure(figsize=(1.35 * columns + 0.4, 2.2 * len(rows)), layout="constrained")
     for axes, row in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         for x, block in enumerate(row):
-            height = 0.25 + 0.75 * math.sqrt(_channels(block) / widest)
+            height = 0.25 + 0.75 * math.sqrt(channels_of(block) / widest)
             axes.bar(
                 x,
                 height,
                 width=0.62,
-                color=colours[_kind(block)],
+                color=colours[kind_of(block)],
                 edgecolor="#495057",
                 linewidth=0.6,
             )
-            axes.text(x, height + 0.04, _kind(block), ha="center", va="bottom", fontsize=6.5)
-            axes.text(x, height / 2, _detail(block), ha="center", va="center", fontsize=6.5)
+            axes.text(x, height + 0.04, kind_of(block), ha="center", va="bottom", fontsize=6.5)
+            axes.text(x, height / 2, detail_of(block), ha="center", va="center", fontsize=6.5)
             shape = "×".join(map(str, block.output[1:]))
             axes.text(x, -0.06, shape, ha="center", va="top", fontsize=6.5)
             axes.bar(x, -0.1 * block.macs / most, width=0.62, bottom=-0.24, color="#6c757d")
@@ -244,8 +244,12 @@ def _layers(space: SearchSpace, arch: Architecture) -> Figure:
     return figure
 
 
-def _blocks(rows: Sequence[LayerCost]) -> list[LayerCost]:
+def blocks_of(rows: Sequence[LayerCost]) -> list[LayerCost]:
     """The modules that run one after another: the network's children, containers opened."""
+    return [_shown(block, rows) for block in _blocks(rows)]
+
+
+def _blocks(rows: Sequence[LayerCost]) -> list[LayerCost]:
     opened = {""}
     found = []
     for row in rows[1:]:
@@ -275,17 +279,18 @@ def _shown(row: LayerCost, rows: Sequence[LayerCost]) -> LayerCost:
     return replace(row, type=f"+ {inside[0].type}")
 
 
-def _channels(block: LayerCost) -> int:
+def channels_of(block: LayerCost) -> int:
     """Of maps (N, channels, height, width), of tokens (N, tokens, channels), of vectors."""
     place = 2 if len(block.output) == 3 else 1
     return block.output[place] if len(block.output) > 1 else 1
 
 
-def _kind(block: LayerCost) -> str:
+def kind_of(block: LayerCost) -> str:
+    """Its class."""
     return block.type.partition("(")[0]
 
 
-def _detail(block: LayerCost) -> str:
+def detail_of(block: LayerCost) -> str:
     """The sizes a block shows, one a line, without those that its output's shape says."""
     inside = block.type.partition("(")[2].removesuffix(")")
     told = ("kernel_size", "stride", "expansion", "heads", "hidden", "k")

@@ -9,7 +9,7 @@ import pytest
 from small_spaces import SMALL
 
 from nas.cost import architecture_breakdown
-from nas.draw import _channels, draw
+from nas.draw import channels_of, draw
 from nas.encoding import HasGraphs
 from nas.errors import ConfigError, InvalidArchitecture
 from nas.points import published
@@ -65,7 +65,7 @@ def test_layers_of_a_transformer_show_their_heads_and_are_as_high_as_tokens_are_
     assert (shown.count("hidden 576"), shown.count("hidden 768")) == (3, 4)
     assert shown.index("kernel (16, 16)") < shown.index("197×192")
     layers = architecture_breakdown(space, arch)
-    assert {_channels(row) for row in layers if row.path.endswith("norm")} == {192}
+    assert {channels_of(row) for row in layers if row.path.endswith("norm")} == {192}
 
 
 def test_other_formats_and_refusals():

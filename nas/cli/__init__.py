@@ -15,11 +15,14 @@ from nas.cli import (
     latency_devices,
     mirror,
     rank,
+    report,
     runs,
     spaces,
     specialize,
     supernet,
     surrogate,
+    sweep,
+    watch,
     zero_cost,
 )
 from nas.cli.common import app, err_console
@@ -35,11 +38,14 @@ __all__ = [
     "main",
     "mirror",
     "rank",
+    "report",
     "runs",
     "spaces",
     "specialize",
     "supernet",
     "surrogate",
+    "sweep",
+    "watch",
     "zero_cost",
 ]
 

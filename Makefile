@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY = passive
 # Test processes side by side; a module's tests stay in one.
 JOBS ?= 2
 
-.PHONY: quickstart test test-all check format clean
+.PHONY: quickstart test test-all check format docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python experiments/quickstart.py
@@ -27,6 +27,15 @@ check: $(VENV)/.installed
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The documentation, into build/site; a warning is an error.
+# With its search: python -m http.server --directory build/site
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -60,6 +60,7 @@ class InheritedTraining:
         data_fraction, resolution: the fidelity where a proposal leaves it open; the resolution is
             the height and width images are resized to, in pixels.
         validation_fraction: share of the training set that is held out.
+        recipe: of the training; a published one by its name, or fields of one's own.
         noise: how unequal the shares of copied channels are, see ``nas.morphism.inherit``.
         device: ``auto`` is a GPU where there is one.
         threads: of the CPU, a trial; more than one is not reproducible to the bit.

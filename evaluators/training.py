@@ -68,6 +68,7 @@ class TrainingEvaluator:
         epochs, data_fraction, resolution: the fidelity where a proposal leaves it open; the
             resolution is the height and width images are resized to, in pixels.
         validation_fraction: share of the training set that is held out.
+        recipe: of the training; a published one by its name, or fields of one's own.
         keep_weights: whether a trial keeps its trained weights, as ``model.safetensors``.
         schedule_epochs: the epochs of the whole training, of which every trial is the beginning
             (``max_epochs`` of a fidelity layer). A trial that ends before them leaves a

@@ -4,12 +4,13 @@ The function describes an ordinary PyTorch network to a builder, and there is no
 write: the choices are what it asks for. It is read like any space's ``build``, so sampling,
 encodings, costs, search, training and export work as they do for the spaces that come along.
 
->>> def digits(builder: Builder) -> nn.Module:
-...     width = builder.number("width", (16, 32))
-...     activation = builder.slot("activation", {"relu": nn.ReLU, "swish": nn.SiLU})
-...     return nn.Sequential(nn.Flatten(), nn.Linear(64, width), activation, nn.Linear(width, 10))
->>> [choice.label for choice in described(digits, input=(1, 8, 8), classes=10).choices]
-['width', 'activation']
+    >>> def digits(builder: Builder) -> nn.Module:
+    ...     width = builder.number("width", (16, 32))
+    ...     activation = builder.slot("activation", {"relu": nn.ReLU, "swish": nn.SiLU})
+    ...     body = nn.Sequential(nn.Flatten(), nn.Linear(64, width), activation)
+    ...     return nn.Sequential(body, nn.Linear(width, 10))
+    >>> [choice.label for choice in described(digits, input=(1, 8, 8), classes=10).choices]
+    ['width', 'activation']
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 import sys
 from pathlib import Path
@@ -96,3 +97,12 @@ def test_every_strategy_is_in_a_table():
     sharing, black_box = named(WEIGHT_SHARING), named(STRATEGIES)
     assert not sharing & black_box
     assert sharing | black_box == set(registry.names("strategies"))
+
+
+def test_the_page_on_the_encoding_shows_what_comes_out():
+    text = (ROOT / "docs" / "encoding.md").read_text()
+    session = "\n".join(re.findall(r"^```pycon\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE))
+    test = doctest.DocTestParser().get_doctest(session, {}, "encoding.md", None, 0)
+    assert len(test.examples) > 30
+    said: list[str] = []
+    assert not doctest.DocTestRunner().run(test, out=said.append).failed, "".join(said)

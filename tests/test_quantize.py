@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from nas import cli
+from nas.builder import Builder
 from nas.data import Data, digits
 from nas.delivery import deliver, lines, retrain_and_export
+from nas.described import described
 from nas.errors import ConfigError, DataError, ExportError, UnsupportedRequest
-from nas.export import quantize
+from nas.export import export_graph, quantize
 from nas.export.quantize import Int8, quantized
 from nas.space import network, parse
 from nas.training import Recipe, evaluate, fetch, initialised, train, weights
@@ -318,3 +321,25 @@ def test_bad_requests_are_one_message_and_no_folder(
     assert says in err
     assert err.count("error:") == 1
     assert not (runs / "never").exists()
+
+
+def test_a_maximum_over_each_map_is_quantised_too(tmp_path: Path) -> None:
+    """onnxruntime's symbolic shapes do not know ReduceMax, which this pool becomes."""
+
+    def body(builder: Builder) -> nn.Module:
+        width = builder.number("width", (4, 8))
+        pool = nn.AdaptiveMaxPool2d(1)
+        return nn.Sequential(nn.Conv2d(1, width, 3), pool, nn.Flatten(), nn.Linear(width, 10))
+
+    space = described(body, input=(1, 8, 8), classes=10)
+    arch = parse(space, "width=4")
+    export_graph(space, arch, tmp_path / "net.onnx", network(space, arch).state_dict())
+    content = (tmp_path / "net.onnx").read_bytes()
+    images = np.random.default_rng(0).standard_normal((8, 1, 8, 8)).astype("float32")
+    (tmp_path / "int8.onnx").write_bytes(quantize.quantize(content, images))
+    assert "ReduceMax" in {node.op_type for node in onnx.load(tmp_path / "net.onnx").graph.node}
+    before, after = (
+        onnxruntime.InferenceSession(tmp_path / name).run(None, {"input": images})[0]
+        for name in ("net.onnx", "int8.onnx")
+    )
+    assert 0 < np.abs(before - after).max() < 0.1 * np.abs(before).max()

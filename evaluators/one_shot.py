@@ -16,7 +16,9 @@ for; norms are recalibrated on training images without augmentation.
 from __future__ import annotations
 
 import functools
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,14 +29,22 @@ from nas.components import describe
 from nas.data import Data, check_fits, split
 from nas.errors import ConfigError, UnsupportedRequest, nearest
 from nas.evaluator import OnEpoch
+from nas.history import write_file
 from nas.objective import Metric
+from nas.shared import Shared, own
 from nas.space import SearchSpace, validate
 from nas.supernet import Supernet, recalibrate
 from nas.supernet.checkpoint import load_training, save_training
-from nas.supernet.parallel import ALONE, Group, check_shares
+from nas.supernet.parallel import ALONE, Group
 from nas.supernet.plans import PLANS
 from nas.supernet.training import PathSettings, PathTraining
-from nas.supernet.workers import check_devices, run_workers
+from nas.supernet.workers import (
+    Workers,
+    as_workers,
+    check_workers,
+    run_resumable,
+    run_workers,
+)
 from nas.training import Device, choose_device, evaluate, fetch, reproducible, weights
 from nas.trial import Fidelity, Measured, Proposal
 
@@ -75,9 +85,10 @@ class OneShot:
         threads: of the CPU; more than one is not reproducible to the bit.
         kernel_transforms: whether smaller kernels are made of larger ones by learnt matrices, as
             once-for-all's are; otherwise they are their centres.
-        workers: processes on this machine that train the supernet together, each on its rows of
-            every batch and, where there are GPUs, with one of its own. Another number of them may
-            go on from a checkpoint; the bits are then others.
+        workers: processes that train the supernet together, each on its rows of every batch: so
+            many on this machine, where there are GPUs with one each, or ``Workers`` (of a Ray
+            cluster, say). Another number of them may go on from a checkpoint; the bits are then
+            others.
 
     Raises:
         DataError: the data do not fit the space, or are too few.
@@ -104,7 +115,7 @@ class OneShot:
         device: Device = "auto",
         threads: int = 1,
         kernel_transforms: bool = False,
-        workers: int = 1,
+        workers: int | Workers = 1,
     ) -> None:
         check_fits(data, space)
         if sampling not in PLANS:
@@ -119,8 +130,7 @@ class OneShot:
                 raise ConfigError(f"{name} must be at least {least}, got {value}")
         choose_device(device)
         examples, _ = split(data, validation_fraction)
-        check_shares(len(examples), settings.batch_size, workers)
-        check_devices(device, workers)
+        check_workers(workers, len(examples), settings.batch_size, device)
         self.space = space
         self.data = data
         self.checkpoint = checkpoint
@@ -138,7 +148,17 @@ class OneShot:
         self._live: tuple[Supernet, list[torch.Tensor]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_live": None}  # made from the weights again where it is needed
+        # What is alive is made from the weights again where it is needed. They are never written
+        # into: a scored network's, and its statistics, are copies.
+        weights = self._weights
+        shared = None if weights is None else {n: Shared(t) for n, t in weights.items()}
+        return {**self.__dict__, "_live": None, "_weights": shared}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        weights = state["_weights"]
+        if weights is not None:
+            weights = {name: own(tensor) for name, tensor in weights.items()}
+        self.__dict__ |= {**state, "_weights": weights}
 
     def fit(self, folder: Path | None = None, on_epoch: OnEpoch | None = None) -> Cost:
         """Trains the supernet, or what is left of it; nothing when that is done.
@@ -156,18 +176,22 @@ class OneShot:
             NotFinite: the training loss is not finite.
             DataError: the checkpoint is damaged.
             ResumeError: the checkpoint is of a supernet trained otherwise.
-            WorkerError: one of several workers died; the next call goes on from the checkpoint.
+            WorkerError: one of several workers died (on Ray, more often than is retried); the
+                next call goes on from the checkpoint.
         """
         if self._weights is None:
             path = Path(self.checkpoint) if self.checkpoint is not None else None
             if path is None and folder is not None:
                 path = folder / CHECKPOINT
             training, seconds = self._begun(path, ALONE)
-            if self.workers == 1 or training.done:
+            workers = as_workers(self.workers)
+            if workers.count == 1 or training.done:
                 found = self._finished(path, training, seconds, on_epoch)
-            else:
+            elif workers.on == "processes":
                 work = functools.partial(self._shared, path)
-                found = run_workers(work, self.workers, self.device, self.threads, on_epoch)
+                found = run_workers(work, workers.count, self.device, self.threads, on_epoch)
+            else:
+                found = self._far(workers, path, on_epoch)
             self._weights, self._cost = found
         return self._cost
 
@@ -234,6 +258,35 @@ class OneShot:
         """What each of several workers does."""
         return self._finished(path, *self._begun(path, group), report)
 
+    def _far(
+        self, workers: Workers, path: Path | None, on_epoch: OnEpoch | None
+    ) -> tuple[dict[str, torch.Tensor], Cost]:
+        """The same on machines that may not see the checkpoint: it travels."""
+
+        def on_kept(content: bytes, told: tuple[int, float]) -> None:
+            if path is not None:
+                write_file(path, content)
+            if on_epoch is not None:
+                on_epoch(*told)
+
+        kept = path.read_bytes() if path is not None and path.exists() else b""
+        return run_resumable(self._travelling, kept, workers, self.device, self.threads, on_kept)
+
+    def _travelling(
+        self, kept: bytes, group: Group, keep: Callable[[bytes, Any], None]
+    ) -> tuple[dict[str, torch.Tensor], Cost]:
+        """What each of several workers does, with a checkpoint of its own."""
+        with tempfile.TemporaryDirectory(prefix="nasforge-") as folder:
+            path = Path(folder) / CHECKPOINT
+            if kept:
+                path.write_bytes(kept)
+
+            def on_epoch(epoch: int, loss: float) -> None:
+                if group.rank == 0:
+                    keep(path.read_bytes(), (epoch, loss))
+
+            return self._finished(path, *self._begun(path, group), on_epoch)
+
     def _supernet(self) -> tuple[Supernet, list[torch.Tensor]]:
         """The trained supernet and the batches for recalibration, kept once they are made."""
         if self._live is None:
@@ -242,7 +295,7 @@ class OneShot:
             device = choose_device(self.device)
             with reproducible(0, self.threads):
                 supernet = Supernet(self.space, kernel_transforms=self.kernel_transforms)
-                supernet.load_state_dict(self._weights)
+                supernet.load_state_dict(self._weights, assign=True)  # the same memory
                 examples, _ = split(self.data, self.validation_fraction)
                 used = min(len(examples), self.recalibration_batches * self.settings.batch_size)
                 size = self.settings.batch_size

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Subset
 
 from nas.datafiles import Pixels, read_cifar10, read_idx_pair
 from nas.errors import ConfigError, DataError
+from nas.shared import Shared, own
 from nas.space import SearchSpace
 
 Item = tuple[torch.Tensor, int]
@@ -86,6 +87,12 @@ class Images(Dataset[Item]):
         self.scale = scale
         self.mean = mean
         self.std = std
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "pixels": Shared(self.pixels)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= {**state, "pixels": own(state["pixels"])}
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch.nn import functional as F
 
 from nas.errors import ConfigError
 from nas.supernet import Gates
+from nas.supernet.parallel import mean
 from strategies.differentiable import DifferentiableStrategy
 from strategies.gradient import (
     ArchitectureStep,
@@ -52,12 +52,14 @@ def second_order(search: GradientSearch, training: Batch, validation: Batch) -> 
 
     def loss_at(values: Sequence[torch.Tensor], batch: Batch, gates: Gates) -> torch.Tensor:
         tensors = dict(zip(names, values, strict=True))
-        search.examples += len(batch.labels)
-        logits = torch.func.functional_call(search.supernet, tensors, (batch.images, gates))
-        return F.cross_entropy(logits, batch.labels)
+        given = (batch.images, gates)
+        return search.loss(
+            batch, lambda: torch.func.functional_call(search.supernet, tensors, given)
+        )
 
     rate = search.weight_optimiser.param_groups[0]["lr"]
-    descent = _gradients(loss_at(weights, training, constant), weights)
+    # What steps are made of is the gradient over the rows of all processes.
+    descent = mean(search.group, _gradients(loss_at(weights, training, constant), weights))
     unrolled = []
     for weight, gradient in zip(weights, descent, strict=True):
         step = gradient + search.settings.weight_decay * weight.detach()
@@ -68,7 +70,7 @@ def second_order(search: GradientSearch, training: Batch, validation: Batch) -> 
 
     loss = search.architecture_loss(loss_at(unrolled, validation, gates), gates)
     found = _gradients(loss, [*parameters, *unrolled])
-    direct, vector = found[: len(parameters)], found[len(parameters) :]
+    direct, vector = found[: len(parameters)], mean(search.group, found[len(parameters) :])
 
     radius = RADIUS / torch.cat([part.flatten() for part in vector]).norm()
     sides = []

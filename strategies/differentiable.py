@@ -6,8 +6,10 @@ A strategy says what its search is; here an ``ask`` advances it by some epochs a
 architecture of then. Nothing is learnt from trials: what is learnt is learnt from the data.
 """
 
+import functools
+import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -18,6 +20,8 @@ from nas.errors import ConfigError
 from nas.objective import Objective, check_objectives
 from nas.space import SearchSpace
 from nas.supernet import Form, recomputed, search_form
+from nas.supernet.parallel import Group
+from nas.supernet.workers import Workers, as_workers, check_workers, run_resumable
 from nas.training import Device
 from nas.trial import Proposal, Trial
 from strategies.epochs import propose
@@ -56,6 +60,10 @@ class DifferentiableStrategy(ABC):
         threads: of the CPU; more than one is not reproducible to the bit.
         recompute: whether cells are computed again in the backward pass instead of being kept:
             less memory for more time (``nas.supernet.recompute``).
+        workers: processes that make every step together, each on its rows of both batches: a
+            number of them on this machine, or ``Workers`` (of a Ray cluster, say). They are
+            started for each proposal, so an epoch, or ``propose_every`` of them, should take long
+            beside the seconds that this takes.
 
     Limits on ``macs``, ``parameters`` and ``weight_bytes`` among the objectives are kept by all
     that is proposed.
@@ -72,12 +80,16 @@ class DifferentiableStrategy(ABC):
     device: Device = "auto"
     threads: int = 1
     recompute: bool = False
+    workers: int | Workers = 1
 
     def __post_init__(self) -> None:
         self.objectives = check_objectives(self.objectives)
         if self.propose_every < 1:
             raise ConfigError(f"propose_every must be at least 1, got {self.propose_every}")
-        self._run = _Run(self.search(), self.guards, self.limits())
+        search = self.search()
+        size = self.settings.batch_size
+        check_workers(self.workers, search.training_examples, size, self.device)
+        self._run = _Run(search, self.guards, self.limits())
         self._number = 0
 
     @abstractmethod
@@ -121,7 +133,8 @@ class DifferentiableStrategy(ABC):
             return []
         search = self._run.search
         before = search.examples
-        proposals = propose(self._run, self._number, self.seed, self.propose_every)
+        run = self._run if as_workers(self.workers).count == 1 else _Together(self, self._run)
+        proposals = propose(run, self._number, self.seed, self.propose_every)
         self._number += len(proposals)
         spent = Cost(epochs=(search.examples - before) / search.whole)
         return [replace(one, spent=spent, notes=self._run.notes()) for one in proposals]
@@ -202,3 +215,57 @@ class _Run:
         self.search.load_state_dict(state["search"])
         self.watch.load_state_dict(state["watch"])
         self._made = [(Architecture.from_json(text), dict(notes)) for text, notes in state["made"]]
+
+
+class _Together:
+    """The same run, which workers take to the next proposal."""
+
+    def __init__(self, strategy: DifferentiableStrategy, run: _Run) -> None:
+        self.strategy = strategy
+        self.run = run
+
+    @property
+    def epoch(self) -> int:
+        return self.run.epoch
+
+    @property
+    def done(self) -> bool:
+        return self.run.done
+
+    def architecture(self) -> Architecture:
+        return self.run.architecture()
+
+    def advance(self) -> None:
+        """So many epochs as there are between two proposals."""
+        strategy = self.strategy
+        kind = type(strategy)
+        given = {f.name: getattr(strategy, f.name) for f in fields(kind) if f.init}
+        until = self.run.epoch + strategy.propose_every
+        state = run_resumable(
+            functools.partial(_further, kind, {**given, "workers": 1}, until),
+            pickle.dumps(self.run.state_dict()),
+            as_workers(strategy.workers),
+            strategy.device,
+            strategy.threads,
+        )
+        self.run.load_state_dict(pickle.loads(state))
+
+
+def _further(
+    kind: Callable[..., DifferentiableStrategy],
+    arguments: Mapping[str, Any],
+    until: int,
+    kept: bytes,
+    group: Group,
+    keep: Callable[[bytes, Any], None],
+) -> bytes:
+    """What each worker does: all that one process would, on its rows of every batch."""
+    run = kind(**arguments)._run
+    run.search.group = group
+    run.load_state_dict(pickle.loads(kept))
+    while not run.done and run.epoch < until:
+        run.advance()
+        kept = pickle.dumps(run.state_dict())
+        if group.rank == 0:
+            keep(kept, run.epoch)
+    return kept

@@ -135,7 +135,7 @@ class Fbnet(DifferentiableStrategy):
                 gates = search.relaxation.gates(search.parameters, search.progress)
                 loss = latency(search.cross_entropy(batch, gates), gates)
                 search.architecture_loss(loss, gates).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            search.arch_optimiser.step()
+            search.step_architecture()
 
         gate = SoftGumbel(self.tau, self.anneal, self.settings.epochs)
         steps = Periodic(self.every, sampled_gates, update)

@@ -7,13 +7,17 @@ what else it minimises (``Relaxation``): each is a module of its own with its pa
 Weights and architecture parameters are never both given gradients in the same pass: a weight
 step needs none for the gates, an architecture step none for the weights, and each is then
 cheaper by what it leaves out.
+
+Several processes may make every step together (``nas.supernet.parallel``). Each has the same
+parameters, draws the same gates and takes its rows of both batches; gradients of weights and of
+architecture parameters are averaged before they are used.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -26,9 +30,10 @@ from nas.architecture import Architecture
 from nas.data import Data, Item, check_fits, split
 from nas.errors import ConfigError
 from nas.space import SearchSpace
-from nas.supernet import Form, Gates, Supernet, discretize, search_form
+from nas.supernet import Form, Gates, Supernet, discretize, parallel, search_form
 from nas.training import Device, augmented, choose_device, fetch, reproducible
 from nas.trial import NotFinite
+from strategies.optimiser_state import plain, restored
 
 
 @dataclass(frozen=True)
@@ -109,14 +114,21 @@ class Relaxation(Protocol):
 
 @dataclass
 class Batch:
-    """Images and labels of one step, on the device."""
+    """Images and labels of one step, on the device.
+
+    Attributes:
+        part: how much of the step's examples they are: those of one of several processes.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
+    part: float = 1.0
 
 
 ArchitectureStep = Callable[["GradientSearch", Batch, Batch], None]
-"""Sets the gradients of the architecture parameters: from (search, training, validation)."""
+"""Sets the gradients of the architecture parameters: from (search, training, validation).
+
+Those of several processes are averaged afterwards."""
 
 Steps = Callable[["GradientSearch", Batch, Batch], float]
 """Moves weights and architecture parameters, and gives the training loss, in nats."""
@@ -136,12 +148,14 @@ class GradientSearch:
         penalty: what an architecture step minimises besides, of its gates.
         fast: whether the supernet is computed by the kernels that are fast on a CPU
             (``Supernet.fast``); the same up to rounding.
+        group: the processes that train together, all with the same arguments and state.
 
     Attributes:
         epoch: how many are done.
         curve: the mean training loss of each, in nats.
         examples: how many were taken through the supernet and back.
         whole: as many are one pass over the whole training set.
+        training_examples: how many train the weights.
 
     Raises:
         DataError: the data do not fit the space.
@@ -162,6 +176,7 @@ class GradientSearch:
         steps: Steps | None = None,
         penalty: Callable[[Gates], torch.Tensor] | None = None,
         fast: bool = True,
+        group: parallel.Group = parallel.ALONE,
     ) -> None:
         check_fits(data, space)
         if seed < 0:
@@ -176,11 +191,13 @@ class GradientSearch:
         self.threads = threads
         self.steps = alternating if steps is None else steps
         self.penalty = penalty
+        self.group = group
         self.epoch = 0
         self.examples = 0
         self.curve: list[dict[str, float]] = []
         self._training, self._validation = halves(data, share)
-        self.whole = len(self._training) / share
+        self.training_examples = len(self._training)
+        self.whole = self.training_examples / share
         with reproducible(seed, threads):
             self.supernet = Supernet(space, search_form(space) if form is None else form)
             self.supernet.to(self.device).train()
@@ -217,7 +234,8 @@ class GradientSearch:
         """One epoch. The same seed and state give the same result, whatever came before.
 
         Raises:
-            NotFinite: a loss is; the message names the epoch.
+            NotFinite: a loss is not; the message names the epoch.
+            WorkerError: another process of the group is gone, or has come to other parameters.
         """
         with reproducible(self.seed + 1_000_003 * (self.epoch + 1), self.threads):
             losses = [self.steps(self, *pair) for pair in self._batches()]
@@ -227,6 +245,10 @@ class GradientSearch:
         self.epoch += 1
         self._position = float(self.epoch)
         self.curve.append({"epoch": self.epoch, "train_loss": mean})
+        if self.group.size > 1:
+            parallel.average_statistics(self.group, (self.supernet,))
+            what = f"the parameters after epoch {self.epoch}"
+            parallel.check_same(self.group, self.state_dict(), self.device, what)
 
     _position = 0.0
 
@@ -245,16 +267,34 @@ class GradientSearch:
             yield self._fetched(self._training, part), self._fetched(self._validation, chosen)
 
     def _fetched(self, dataset: Any, chosen: torch.Tensor) -> Batch:
-        images, labels = fetch(dataset, chosen)
+        rows = parallel.share(self.group, len(chosen))
+        with self._own_randomness(int(chosen[0])):
+            images, labels = fetch(dataset, chosen[rows])  # its transforms may draw
         images = images.to(self.device)
         if self.settings.augment:
-            images = augmented(images, self.data.crop_padding, self.data.flip)
-        return Batch(images, labels.to(self.device))
+            of = (len(chosen), rows)
+            images = augmented(images, self.data.crop_padding, self.data.flip, of)
+        return Batch(images, labels.to(self.device), len(labels) / len(chosen))
+
+    def _own_randomness(self, index: int) -> AbstractContextManager[None]:
+        """Within, each process draws its own numbers; afterwards all draw the same gates."""
+        return parallel.own_randomness(self.group, (self.seed, self.examples, index), self.threads)
 
     def cross_entropy(self, batch: Batch, gates: Gates) -> torch.Tensor:
         """The mean cross-entropy of the supernet under these gates, in nats."""
-        self.examples += len(batch.labels)
-        return F.cross_entropy(self.supernet(batch.images, gates), batch.labels)
+        return self.loss(batch, lambda: self.supernet(batch.images, gates))
+
+    def loss(self, batch: Batch, run: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The mean cross-entropy, in nats, over the rows of all processes.
+
+        Args:
+            run: gives the logits of this one's.
+        """
+        self.examples += round(len(batch.labels) / batch.part)
+        with self._own_randomness(0):  # dropout; as many numbers as it has rows
+            logits = run()
+        loss = F.cross_entropy(logits, batch.labels)
+        return parallel.whole_loss(self.group, loss, batch.part)
 
     def architecture_loss(self, loss: torch.Tensor, gates: Gates) -> torch.Tensor:
         """What the architecture parameters minimise, of the cross-entropy under these gates."""
@@ -263,8 +303,14 @@ class GradientSearch:
 
     def step_weights(self) -> None:
         """A step down the weights' gradients, which are cut to length."""
+        parallel.mean_gradients(self.group, self.supernet.parameters())
         nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip)
         self.weight_optimiser.step()
+
+    def step_architecture(self) -> None:
+        """A step down the gradients of the architecture parameters."""
+        parallel.mean_gradients(self.group, self.parameters.values())
+        self.arch_optimiser.step()
 
     @property
     def resting(self) -> bool:
@@ -304,8 +350,8 @@ class GradientSearch:
             "examples": self.examples,
             "supernet": {k: v.detach().clone() for k, v in self.supernet.state_dict().items()},
             "parameters": {k: v.detach().clone() for k, v in self.parameters.items()},
-            "weight_optimiser": _plain(self.weight_optimiser.state_dict()),
-            "arch_optimiser": _plain(self.arch_optimiser.state_dict()),
+            "weight_optimiser": plain(self.weight_optimiser.state_dict()),
+            "arch_optimiser": plain(self.arch_optimiser.state_dict()),
             "curve": [dict(point) for point in self.curve],
         }
 
@@ -317,8 +363,8 @@ class GradientSearch:
         with torch.no_grad():
             for label, parameter in self.parameters.items():
                 parameter.copy_(state["parameters"][label])
-        self.weight_optimiser.load_state_dict(_restored(state["weight_optimiser"]))
-        self.arch_optimiser.load_state_dict(_restored(state["arch_optimiser"]))
+        self.weight_optimiser.load_state_dict(restored(state["weight_optimiser"]))
+        self.arch_optimiser.load_state_dict(restored(state["arch_optimiser"]))
         self.curve = [dict(point) for point in state["curve"]]
 
 
@@ -344,7 +390,7 @@ def alternating(search: GradientSearch, training: Batch, validation: Batch) -> f
     if not search.resting:
         search.arch_optimiser.zero_grad()
         search.step(search, training, validation)
-        search.arch_optimiser.step()
+        search.step_architecture()
     search.weight_optimiser.zero_grad()
     with torch.no_grad():
         gates = search.relaxation.gates(search.parameters, search.progress)
@@ -363,39 +409,5 @@ def jointly(search: GradientSearch, training: Batch, validation: Batch) -> float
     search.architecture_loss(loss, gates).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     search.step_weights()
     if not search.resting:
-        search.arch_optimiser.step()
+        search.step_architecture()
     return float(loss.detach())
-
-
-def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
-    """An optimiser's state with string keys, and tensors of its own."""
-    return {
-        "state": {
-            str(index): {
-                key: value.detach().clone() if isinstance(value, torch.Tensor) else value
-                for key, value in entry.items()
-            }
-            for index, entry in state["state"].items()
-        },
-        "param_groups": [
-            {
-                key: list(value) if isinstance(value, tuple) else value
-                for key, value in group.items()
-            }
-            for group in state["param_groups"]
-        ],
-    }
-
-
-def _restored(state: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``_plain`` was made of, with tensors of its own: an optimiser keeps what it is given."""
-    return {
-        "state": {
-            int(index): {
-                key: value.detach().clone() if isinstance(value, torch.Tensor) else value
-                for key, value in entry.items()
-            }
-            for index, entry in state["state"].items()
-        },
-        "param_groups": [dict(group) for group in state["param_groups"]],
-    }

@@ -174,7 +174,7 @@ class Proxyless(DifferentiableStrategy):
                 loss = latency(loss, {label: one.probabilities for label, one in paths.items()})
                 search.architecture_loss(loss, gates).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             before = {label: alpha.detach().clone() for label, alpha in search.parameters.items()}
-            search.arch_optimiser.step()
+            search.step_architecture()
             with torch.no_grad():
                 for label, alpha in search.parameters.items():
                     rescale(alpha, before[label], paths[label].sampled)

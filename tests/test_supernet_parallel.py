@@ -9,7 +9,7 @@ import signal
 import pytest
 import torch
 import training_together as together
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from waiting_together import assert_gone, recorded
 
@@ -31,6 +31,8 @@ from nas.supernet.workers import run_workers
 from nas.training import augmented
 
 DIGITS = functools.cache(digits)
+SHORT = {"validation_fraction": 0.7}
+"""Of a training whose epochs are short."""
 
 
 def flat(state):
@@ -68,7 +70,7 @@ def started(monkeypatch):
 def ranks(tmp_path_factory):
     """What each of two ranks came to."""
     folder, reported = tmp_path_factory.mktemp("ranks"), []
-    work = functools.partial(together.all_kinds, one_shot(workers=2), folder)
+    work = functools.partial(together.all_kinds, one_shot(**SHORT, workers=2), folder)
     run_workers(work, 2, on_report=lambda *values: reported.append(values))
     assert [epoch for epoch, _ in reported] == [1, 2, 3, 4]
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
@@ -100,7 +102,7 @@ def test_without_batch_norms_two_workers_train_as_one_process_does(ranks, kind):
 def test_batch_norms_see_each_workers_own_rows(ranks, kind):
     expected = together.by_shares(kind, DIGITS(), 2).supernet.state_dict()
     two = ranks[0][kind]["supernet"]
-    assert distance(expected, two) < 1e-4
+    assert distance(expected, two) < 3e-4  # batch norms of 16 rows make rounding larger
     assert distance(alone(kind)["supernet"], two) > 1e-3
     moved = [name for name in two if name.endswith("running_mean") and two[name].any()]
     assert len(moved) > 5
@@ -213,6 +215,7 @@ def test_ranks_draw_numbers_of_their_own_and_go_on_alike():
     assert drawn[3] == after[0] == after[1] == torch.rand(4).tolist()  # one goes on as it was
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(0, 2), st.booleans())
 def test_how_images_are_augmented_does_not_depend_on_the_shares(rows, size, padding, flip):
     images = torch.arange(rows * 32.0).reshape(rows, 2, 4, 4)
@@ -245,8 +248,8 @@ def test_no_worker_is_left_with_less_than_two_rows(examples, batch_size, size):
 
 
 def one_shot(path=None, **arguments):
-    settings = PathSettings(epochs=4, batch_size=128, learning_rate=0.1)
-    given = {"settings": settings, "recalibration_batches": 2, "device": "cpu", **arguments}
+    quick = PathSettings(epochs=4, batch_size=128, learning_rate=0.1)
+    given = {"settings": quick, "recalibration_batches": 2, "device": "cpu", **arguments}
     return OneShot(together.SLOTS, DIGITS(), path, **given)
 
 
@@ -284,9 +287,10 @@ def test_without_torchs_group_there_is_none():
 # ------------------------------------------------------------------------------- the processes
 
 
+@pytest.mark.slow
 def test_training_goes_on_after_a_worker_was_killed(ranks, tmp_path, started, capfd):
     path = tmp_path / "supernet.safetensors"
-    killed = one_shot(path, workers=2)
+    killed = one_shot(path, **SHORT, workers=2)
     with pytest.raises(WorkerError, match=r"worker 1 of 2 \(process \d+\) died of signal 9"):
         killed.fit(on_epoch=lambda epoch, loss: started[1].send_signal(signal.SIGKILL))
     assert_gone(started)
@@ -298,7 +302,7 @@ def test_training_goes_on_after_a_worker_was_killed(ranks, tmp_path, started, ca
     assert cost.epochs == pytest.approx(4)
     assert_same_bits(ranks[0]["one-shot"], killed._weights)
     # What is trained already starts nobody.
-    read = one_shot(path, workers=2)
+    read = one_shot(path, **SHORT, workers=2)
     assert read.fit() == cost
     assert_same_bits(killed._weights, read._weights)
     assert len(started) == 4

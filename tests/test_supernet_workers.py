@@ -103,12 +103,12 @@ def test_what_rank_0_made_counts_and_reports_come_in_order():
 
 
 def test_errors_travel_as_they_are_where_they_can():
-    error = workers._sendable(NotFinite("nan in epoch 3"))
+    error = workers.sendable(NotFinite("nan in epoch 3"))
     there = pickle.loads(pickle.dumps(error))
     assert type(there) is NotFinite
     assert str(there) == "nan in epoch 3"
     assert "NotFinite: nan in epoch 3" in there.__notes__[0]
-    assert "SystemExit: 3" in str(workers._sendable(SystemExit(3)))
+    assert "SystemExit: 3" in str(workers.sendable(SystemExit(3)))
 
 
 def test_what_cannot_be_pickled_is_refused_before_anything_starts(started):

@@ -42,7 +42,7 @@ def training(kind: str, data: Data, group: Group = ALONE) -> PathTraining:
     space, sampling, settings = KINDS[kind]
     made = space()
     part, _ = split(data, 0.2)
-    part = Subset(part.dataset, part.indices[:99])
+    part = Subset(part.dataset, part.indices[:66])
     read = PathSettings(**{"epochs": EPOCHS, "batch_size": 34, "learning_rate": 0.05, **settings})
     plan = PLANS[sampling](made, read.paths)
     return PathTraining(made, part, data, read, plan, 5, "cpu", 1, False, group)

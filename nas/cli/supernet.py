@@ -12,6 +12,7 @@ from nas.cli.common import Json, Settings, app, err_console, out_console, print_
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
+    from nas.execution import Executor
     from nas.predictor import FittedSurrogate
     from nas.specialize import Inherited
     from nas.specialize.scores import Row
@@ -110,6 +111,10 @@ def score(
     ] = "ridge",
     seed: Annotated[int, typer.Option(min=0, help="Of the sub-networks and the model.")] = 0,
     recalibration: Recalibration = 20,
+    workers: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Processes that score; more than one run on Ray."),
+    ] = 1,
     as_json: Json = False,
 ) -> None:
     """Score random sub-networks with inherited weights, and fit the accuracy predictor.
@@ -117,13 +122,14 @@ def score(
     Their MACs are spread evenly over the range, on a log scale: each is the one of eight draws
     whose tenth of the range has the fewest. They are scored on the held-out part of the training
     set, recalibrated. Every score is on disk at once; the same command goes on, or adds rows.
+    Several workers read one copy of the weights and give the same scores.
     """
     from nas.specialize import Inherited, data_of
     from nas.supernet.files import load_supernet
 
     shared = load_supernet(file)
     inherited = Inherited(shared, data_of(shared, described(data)), recalibration)
-    found, fitted, paths = scored(inherited, file, rows, out, model, seed)
+    found, fitted, paths = scored(inherited, file, rows, out, model, seed, workers)
     agreed = fitted.validation.agreement
     accuracies = [row.accuracy for row in found]
     macs = [min(row.macs for row in found), max(row.macs for row in found)]
@@ -149,7 +155,13 @@ def score(
 
 
 def scored(
-    inherited: Inherited, file: Path, rows: int, out: Path | None, model: str, seed: int
+    inherited: Inherited,
+    file: Path,
+    rows: int,
+    out: Path | None,
+    model: str,
+    seed: int,
+    workers: int = 1,
 ) -> tuple[list[Row], FittedSurrogate, tuple[Path, Path]]:
     """Scores, shown as they come; the predictor of them, saved; and where both are."""
     from nas.predictor import save_surrogate
@@ -168,11 +180,25 @@ def scored(
             text = f"sub-network {done} of {rows}: accuracy {row.accuracy:.4f}"
             progress.update(task, completed=done, description=text)
 
-        found = score_rows(inherited, paths[0], rows, seed, on_row)
+        executor = _executor(workers)
+        try:
+            found = score_rows(inherited, paths[0], rows, seed, on_row, executor)
+        finally:
+            if executor is not None:
+                executor.close()
     with err_console.status(f"fitting {model} to {len(found)} rows"):
         fitted = fit_predictor(inherited.shared, found, model, seed)
         save_surrogate(fitted, paths[1])
     return found, fitted, paths
+
+
+def _executor(workers: int) -> Executor | None:
+    """Ray's, where there are several workers; else this process."""
+    if workers == 1:
+        return None
+    from nas.execution.ray import RayExecutor
+
+    return RayExecutor(workers)
 
 
 def summary(found: list[Row], fitted: FittedSurrogate) -> list[str]:

@@ -16,9 +16,11 @@ from nas.architecture import Architecture
 from nas.components import OPAQUE, create
 from nas.data import Data, check_fits, split
 from nas.errors import ConfigError, DataError
+from nas.objective import Metric
 from nas.supernet import recalibrate
 from nas.supernet.files import SharedSupernet
 from nas.training import Device, choose_device, evaluate, fetch, reproducible
+from nas.trial import Fidelity, Measured, Proposal
 
 BATCH_SIZE = 64
 """Where the supernet's settings tell none."""
@@ -101,6 +103,10 @@ class Inherited:
             ]
         self._scores: dict[Architecture, Score] = {}
 
+    def __reduce__(self) -> Any:
+        given = (self.shared, self.data, self.recalibration_batches, self.device, self.threads)
+        return Inherited, given
+
     def network(self, arch: Architecture) -> nn.Module:
         """The network of an architecture, with statistics of its own, in eval mode.
 
@@ -126,3 +132,22 @@ class Inherited:
         if self.data.test is None:
             return None
         return evaluate(network, self.data.test, device=self.device, threads=self.threads)[0]
+
+
+class ScoresInherited:
+    """An evaluator of sub-networks, by the scores of ``Inherited``; trains nothing."""
+
+    metrics = (
+        Metric("accuracy", "fraction", "maximize"),
+        Metric("loss", "nats", "minimize"),
+    )
+
+    def __init__(self, inherited: Inherited) -> None:
+        self.inherited = inherited
+
+    def evaluate(self, proposal: Proposal) -> Measured:
+        accuracy, loss = self.inherited.score(proposal.arch)
+        return Measured({"accuracy": accuracy, "loss": loss})
+
+    def planned_epochs(self, fidelity: Fidelity) -> float:
+        return 0.0

@@ -7,9 +7,10 @@ space, the data, seed and recalibration), each of the others is an architecture 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from typing import Any
 from nas.architecture import Architecture
 from nas.components import describe
 from nas.cost import parameters_and_macs
-from nas.errors import ConfigError, DataError, JournalError, NasError
+from nas.errors import ConfigError, DataError, JournalError, NasError, WorkerError
+from nas.execution import Executor
 from nas.objective import Metric
 from nas.predictor import FittedSurrogate, fit_surrogate, from_pairs, load_surrogate
 from nas.space import SearchSpace, format_architecture, parse
 from nas.specialize.drawing import spread_over_costs
-from nas.specialize.inherited import Inherited
+from nas.specialize.inherited import Inherited, Score, ScoresInherited
 from nas.supernet.files import SharedSupernet
+from nas.trial import Measured, Proposal
 
 FORMAT = "nasforge-subnetwork-scores/1"
 ACCURACY = Metric("accuracy", "fraction", "maximize")
@@ -48,6 +51,7 @@ def score(
     rows: int = 300,
     seed: int = 0,
     on_row: Callable[[int, Row], None] | None = None,
+    executor: Executor | None = None,
 ) -> list[Row]:
     """Scores random sub-networks, their costs spread over the range (``spread_over_costs``).
 
@@ -56,6 +60,9 @@ def score(
 
     Args:
         on_row: told each new row, and how many there are with it.
+        executor: where they are scored, several at a time as it has room (a ``RayExecutor``, whose
+            workers on a machine share one copy of the weights); in this process if not given. The
+            rows are the same. It is closed by whoever made it.
 
     Returns:
         So many rows, or as many as the space has.
@@ -64,6 +71,7 @@ def score(
         ConfigError: the file is of another supernet, data or seed.
         DataError: the file is damaged.
         JournalError: the disk does not take it.
+        WorkerError: a sub-network could not be scored by the executor; the message says why.
     """
     if rows < 1:
         raise ConfigError(f"rows must be at least 1, got {rows}")
@@ -78,16 +86,12 @@ def score(
         "recalibration_batches": inherited.recalibration_batches,
     }
     found = _continued(path, header, shared.space)
-    drawn = spread_over_costs(shared.space, seed)
-    for number in range(rows):
-        arch = next(drawn, None)
-        if arch is None:
-            break
-        if number < len(found):
-            if found[number].arch != arch:
-                raise DataError(f"{path}, line {number + 2}: {found[number].arch} was not drawn")
-            continue
-        accuracy, loss = inherited.score(arch)
+    drawn = list(itertools.islice(spread_over_costs(shared.space, seed), rows))
+    for number, (row, arch) in enumerate(zip(found, drawn, strict=False)):
+        if row.arch != arch:
+            raise DataError(f"{path}, line {number + 2}: {row.arch} was not drawn")
+    left = drawn[len(found) :]
+    for arch, (accuracy, loss) in zip(left, _scores(inherited, left, executor), strict=True):
         row = Row(arch, accuracy, loss, parameters_and_macs(shared.space, arch)[1])
         text = format_architecture(shared.space, arch)
         values = {"accuracy": accuracy, "loss": loss, "macs": row.macs}
@@ -96,6 +100,28 @@ def score(
         if on_row is not None:
             on_row(len(found), row)
     return found[:rows]
+
+
+def _scores(
+    inherited: Inherited, archs: Sequence[Architecture], executor: Executor | None
+) -> Iterator[Score]:
+    """The scores of architectures, in their order."""
+    if executor is None:
+        yield from map(inherited.score, archs)
+        return
+    evaluator, done = ScoresInherited(inherited), dict[int, Score]()
+    sent = 0
+    for number in range(len(archs)):
+        while number not in done:
+            while sent < len(archs) and executor.free:
+                executor.submit(evaluator, Proposal(sent, archs[sent], 0))
+                sent += 1
+            trial = executor.next()
+            if not isinstance(trial.outcome, Measured):
+                raise WorkerError(f"{archs[trial.number]} was not scored: {trial.outcome}")
+            values = trial.outcome.values
+            done[trial.number] = values["accuracy"], values["loss"]
+        yield done.pop(number)
 
 
 def fit_predictor(

@@ -33,6 +33,7 @@ from nas.components import OPAQUE, create, describe
 from nas.errors import ConfigError, DataError, NasError, nearest
 from nas.history import write_file
 from nas.predictor.files import space_digest
+from nas.shared import Shared, own
 from nas.space import SearchSpace
 from nas.supernet.supernet import Supernet
 
@@ -66,7 +67,7 @@ class SharedSupernet:
     """A trained supernet and what is known of it.
 
     Attributes:
-        supernet: in eval mode, on the CPU.
+        supernet: in eval mode, on the CPU; not to be written into where it was unpickled.
         space: its own.
         facts: what it was trained on and how, as JSON: ``data``, ``preprocessing``, ``sampling``,
             ``settings``, ``seed``, ``validation_fraction``, ``seconds``, as far as they are known.
@@ -77,6 +78,19 @@ class SharedSupernet:
     space: SearchSpace
     facts: Mapping[str, Any]
     digest: str
+
+    def __getstate__(self) -> dict[str, Any]:
+        weights = {n: Shared(t.cpu()) for n, t in self.supernet.state_dict().items()}
+        transforms = self.supernet.kernel_transforms
+        return {**self.__dict__, "supernet": (transforms, weights)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        transforms, weights = state["supernet"]
+        with torch.random.fork_rng(devices=[]):
+            supernet = Supernet(state["space"], kernel_transforms=transforms)
+        # Over the memory that they came in, which others may read as well.
+        supernet.load_state_dict({n: own(tensor) for n, tensor in weights.items()}, assign=True)
+        self.__dict__.update(state | {"supernet": supernet.eval()})
 
 
 def save_supernet(path: str | Path, supernet: Supernet, facts: Mapping[str, Any]) -> int:

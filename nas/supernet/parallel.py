@@ -1,9 +1,9 @@
 """Data-parallel training: several processes make every step together, each on its rows of a batch.
 
-Every rank draws the same architectures and the same order of examples. Gradients are summed over
-the ranks before they are clipped and used, so that they are those of the mean over the whole batch
-and all ranks make the same update. Batch norms see a rank's own rows, as under Horovod in the
-authors' code.
+Every rank draws the same architectures (or gates) and the same order of examples. Gradients are
+summed over the ranks before they are clipped and used, so that they are those of the mean over the
+whole batch and all ranks make the same update. Batch norms see a rank's own rows, as under Horovod
+in the authors' code.
 
 Who started the processes does not matter here: ``nas.supernet.workers`` on one machine, torchrun or
 Ray Train on several; ``torch.distributed`` has to be initialised, and nothing else.
@@ -146,6 +146,52 @@ def sum_gradients(group: Group, parameters: Iterable[nn.Parameter], loss: float)
     for parameter, gradient in zip(used, group.sum(gradients), strict=True):
         parameter.grad = gradient
     return total
+
+
+class _WholeLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loss: torch.Tensor, group: Group) -> torch.Tensor:
+        ctx.size = group.size
+        return group.sum([loss])[0]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradients[0] * ctx.size, None
+
+
+def whole_loss(group: Group, loss: torch.Tensor, part: float) -> torch.Tensor:
+    """A loss over the rows of all ranks, from the mean over this rank's; the same on all of them.
+
+    Whatever is then made of it and of parameters that all ranks share (a penalty is added, a
+    latency multiplied), the mean over the ranks of a parameter's gradients is the gradient over
+    all rows: what depends on the rows counts once, and so does what does not.
+
+    Args:
+        loss: a scalar.
+        part: how much of all rows are this rank's.
+    """
+    if group.size == 1:
+        return loss
+    whole: torch.Tensor = _WholeLoss.apply(loss * part, group)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return whole
+
+
+def mean_gradients(group: Group, parameters: Iterable[nn.Parameter]) -> None:
+    """Makes every gradient its mean over all ranks; one that no rank has stays away."""
+    if group.size == 1:
+        return
+    parameters = list(parameters)
+    sum_gradients(group, parameters, 0.0)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.div_(group.size)
+
+
+def mean(group: Group, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Each tensor's mean over all ranks."""
+    if group.size == 1:
+        return list(tensors)
+    return [total / group.size for total in group.sum(tensors)]
 
 
 @torch.no_grad()

@@ -1,12 +1,15 @@
-"""Processes on this machine that do one piece of work together, as ranks of ``torch.distributed``.
+"""Processes that do one piece of work together, as ranks of ``torch.distributed``.
 
-They are started anew rather than forked, talk to each other over the loopback device and to the
+On a Ray cluster they are Ray Train's (``nas.execution.ray_train``). On this machine they are
+started here: anew rather than forked; they talk to each other over the loopback device and to the
 process that started them over a socket each. None outlives it, whatever ends it: the end of its
 side of the socket is the end of theirs.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import pickle
 import signal
@@ -17,17 +20,18 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from subprocess import DEVNULL, Popen
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import distributed
 
-from nas.errors import ConfigError, UnsupportedRequest, WorkerError
-from nas.supernet.parallel import Distributed, Group, LostRank
+from nas.errors import ConfigError, UnsupportedRequest, WorkerError, nearest
+from nas.supernet.parallel import Distributed, Group, LostRank, check_shares
 from nas.training import Device, choose_device
 
 T = TypeVar("T", covariant=True)
@@ -47,6 +51,98 @@ class Work(Protocol[T]):
         Args:
             report: takes values that can be pickled to the process that started the workers.
         """
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Processes that train together; a number alone stands for so many on this machine.
+
+    Attributes:
+        count: how many.
+        on: ``"processes"`` on this machine, or ``"ray"``: of a Ray cluster.
+        gpus: GPUs of each of Ray's workers; a fraction shares one.
+        address: of Ray's cluster, as ``ray.init`` takes it; where there is none, one on this
+            machine is started.
+        retries: how often Ray's workers start again, from the last epoch, after one of them died.
+    """
+
+    count: int
+    on: Literal["processes", "ray"] = "processes"
+    gpus: float = 0
+    address: str | None = None
+    retries: int = 3
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ConfigError(f"workers must be at least 1, got {self.count}")
+        if self.on not in KINDS:
+            raise ConfigError(f"workers: there is no {self.on!r}: {nearest(self.on, KINDS)}")
+        if not (math.isfinite(self.gpus) and self.gpus >= 0):
+            raise ConfigError(f"workers: gpus must be zero or more, got {self.gpus}")
+        if self.retries < 0:
+            raise ConfigError(f"workers: retries must be zero or more, got {self.retries}")
+        if self.on == "processes" and (self.gpus or self.address is not None):
+            raise ConfigError("workers: gpus and address are of workers on Ray; say on: ray")
+
+
+KINDS = ("processes", "ray")
+
+
+def as_workers(workers: int | Workers) -> Workers:
+    """Workers, of their number or themselves.
+
+    Raises:
+        ConfigError: there is less than one.
+    """
+    return workers if isinstance(workers, Workers) else Workers(workers)
+
+
+class Resumable(Protocol[T]):
+    """Work that can go on from what was kept of it; picklable."""
+
+    def __call__(self, kept: bytes, group: Group, keep: Callable[[bytes, Any], None]) -> T:
+        """Gives a value that can be pickled; that of rank 0 counts.
+
+        Args:
+            kept: what rank 0 kept last, or what the caller gave.
+            keep: takes what a later start goes on from, and something to be told of it.
+        """
+
+
+def run_resumable(
+    work: Resumable[T],
+    kept: bytes,
+    workers: Workers,
+    device: Device = "cpu",
+    threads: int = 1,
+    on_kept: Callable[[bytes, Any], None] | None = None,
+) -> T:
+    """Does work on workers of either kind; gives what rank 0 made of it.
+
+    Args:
+        on_kept: called here with whatever rank 0 keeps.
+
+    Raises:
+        WorkerError: a worker died, on Ray more often than is retried.
+        Exception: whatever the work raised in any of them.
+    """
+    if workers.on == "ray":
+        from nas.execution.ray_train import run_on_ray  # Ray takes a second to import
+
+        return run_on_ray(work, kept, workers, threads, on_kept or _unheard)
+    return run_workers(functools.partial(work, kept), workers.count, device, threads, on_kept)
+
+
+def check_workers(workers: int | Workers, examples: int, batch_size: int, device: Device) -> None:
+    """Refuses workers that have too few rows of a batch each, or no GPU on this machine.
+
+    Raises:
+        ConfigError: as said.
+    """
+    found = as_workers(workers)
+    check_shares(examples, batch_size, found.count)
+    if found.on == "processes":
+        check_devices(device, found.count)
 
 
 def check_devices(device: Device, size: int) -> None:
@@ -239,7 +335,7 @@ def serve() -> None:
     try:
         message = "done", _work(place, content, connection)
     except BaseException as error:  # SystemExit too: whoever started us has to know
-        message = "failed", _sendable(error)
+        message = "failed", sendable(error)
     sys.stdout.flush()
     _tell(connection, message)
     threading.Event().wait()  # until everyone is done, and we are ended
@@ -274,7 +370,7 @@ def _end_with(connection: Connection[Any, Any]) -> None:
     os._exit(1)
 
 
-def _sendable(error: BaseException) -> Exception:
+def sendable(error: BaseException) -> Exception:
     """The error with where it was raised, or one that says the same where it cannot be sent."""
     trace = "".join(traceback.format_exception(error))
     kept = error if isinstance(error, Exception) else None

@@ -158,26 +158,27 @@ def from_header(
 def space_from_header(header: Mapping[str, Any]) -> SearchSpace:
     """The space of the run a journal's header describes."""
     # Found at any depth: a fidelity layer's description holds the strategy that has the space.
-    space: SearchSpace = create("spaces", _find(header["strategy"], "space"), "space")
+    space: SearchSpace = create("spaces", find(header["strategy"], "space"), "space")
     return space
 
 
 def data_from_header(header: Mapping[str, Any]) -> Any:
     """The data set that run trains on; raises ``ConfigError`` if it trains on none."""
-    description = _find(header["evaluator"], "data")
+    description = find(header["evaluator"], "data")
     if description is None:
         raise ConfigError("this run's evaluator trains on no data set")
     return create("datasets", description, "data")
 
 
-def _find(node: Any, key: str) -> Any:
+def find(node: Any, key: str) -> Any:
+    """The first value of a key at any depth of a described run, or ``None``."""
     if isinstance(node, Mapping):
         if key in node:
             return node[key]
         node = list(node.values())
     if isinstance(node, list):
         for child in node:
-            found = _find(child, key)
+            found = find(child, key)
             if found is not None:
                 return found
     return None

@@ -26,6 +26,19 @@ QUICK = {
 }
 
 
+def start(**options: Any) -> None:
+    """Ray on this machine alone, with two CPUs; its workers see the modules of the tests."""
+    ray.init(
+        "local",
+        num_gpus=0,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=100 * MB,
+        _node_ip_address="127.0.0.2",
+        **{"num_cpus": 2, **options},
+    )
+
+
 class Machines:
     """A cluster whose head runs no trials, and machines that come and go."""
 

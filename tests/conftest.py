@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,3 +78,14 @@ def inherited(elastic_evaluator: OneShot) -> Inherited:
 
     shared = load_supernet(elastic_evaluator.checkpoint)
     return Inherited(shared, DIGITS(), recalibration_batches=2)
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """Ray with two CPUs, which all the tests of a module share: starting it takes seconds."""
+    import ray
+    from clusters import start
+
+    start()
+    yield
+    ray.shutdown()

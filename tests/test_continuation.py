@@ -284,14 +284,9 @@ def test_strategies_that_continue_nothing_keep_no_checkpoints(tmp_path):
 
 def test_a_bracket_on_ray_whose_worker_is_killed_is_the_same(uninterrupted, tmp_path):
     import ray
+    from clusters import start
 
-    ray.init(
-        "local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.2",
-    )
+    start()
     try:
         history = History(tmp_path / "run")
         found = run(RayExecutor(workers=2), history, DiesOnce(str(tmp_path)))

@@ -9,16 +9,6 @@ from nas.execution.serial import Serial
 from nas.testing import ExecutorContract
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """A cluster of this machine that all the tests of Ray share: starting one takes seconds."""
-    import ray
-
-    ray.init("local", num_cpus=2, _node_ip_address="127.0.0.2", include_dashboard=False)
-    yield
-    ray.shutdown()
-
-
 class TestSerial(ExecutorContract):
     def make(self):
         return Serial()
@@ -27,7 +17,7 @@ class TestSerial(ExecutorContract):
         return Serial(time_limit_s=time_limit_s)
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("local_ray")
 class TestRay(ExecutorContract):
     most = 2
 

@@ -205,14 +205,9 @@ def test_a_driver_that_was_killed_goes_on(uninterrupted, tmp_path):
 @pytest.mark.slow
 def test_on_ray_with_a_worker_that_is_killed_it_is_the_same(uninterrupted, tmp_path):
     import ray
+    from clusters import start
 
-    ray.init(
-        "local",
-        num_cpus=1,
-        include_dashboard=False,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.2",
-    )
+    start(num_cpus=1)
     try:
         history = History(tmp_path / "run")
         found = run(RayExecutor(workers=1), history, DiesOnce(str(tmp_path)))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import torch
 from elastic import DIGITS, elastic, one_shot
 from test_cli import nas  # noqa: F401  (a fixture)
@@ -41,21 +40,6 @@ def trained(tmp_path_factory):
     evaluator.fit()
     share(path)
     return path, evaluator
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    ray.init(
-        "local",
-        num_cpus=2,
-        num_gpus=0,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=100_000_000,
-        _node_ip_address="127.0.0.2",
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture
@@ -196,7 +180,7 @@ class Where:
         return 0.0
 
 
-def test_workers_read_the_object_store_itself(cluster):
+def test_workers_read_the_object_store_itself(local_ray):
     executor = RayExecutor()
     executor.submit(Where(torch.ones(100_000)), proposals(1)[0])
     outcome = executor.next().outcome
@@ -205,7 +189,7 @@ def test_workers_read_the_object_store_itself(cluster):
     assert "plasma" in outcome.notes["map"] or "/dev/shm" in outcome.notes["map"]
 
 
-def test_a_search_measures_the_same_to_the_bit(cluster, everything_shared, trained):
+def test_a_search_measures_the_same_to_the_bit(local_ray, everything_shared, trained):
     evaluator = Staged([CostEvaluator(SPACE), trained[1]], (maximize("accuracy"),))
     executor, here = RayExecutor(2), Serial()
     given, found = proposals(6), {}
@@ -222,7 +206,7 @@ def test_a_search_measures_the_same_to_the_bit(cluster, everything_shared, train
         assert found[proposal.number].outcome.values == here.next().outcome.values
 
 
-def test_scores_are_the_same_rows_in_the_same_order(cluster, trained, tmp_path):
+def test_scores_are_the_same_rows_in_the_same_order(local_ray, trained, tmp_path):
     expected = score(inherited_of(trained), tmp_path / "one.jsonl", 9)
     inherited, executor = inherited_of(trained), RayExecutor(2)
     told = []
@@ -279,7 +263,7 @@ def test_rows_are_written_in_order_however_they_come(trained, tmp_path):
     assert score(inherited_of(trained), tmp_path / "three.jsonl", 6) == expected
 
 
-def test_the_command_scores_with_several_workers(cluster, trained, tmp_path, nas):  # noqa: F811
+def test_the_command_scores_with_several_workers(local_ray, trained, tmp_path, nas):  # noqa: F811
     files = [str(tmp_path / name) for name in ("one.jsonl", "two.jsonl")]
     words = ["supernet", "score", str(trained[0]), "--rows", "10", "--recalibration", "2"]
     for file, workers in zip(files, ("1", "2"), strict=True):

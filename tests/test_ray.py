@@ -15,32 +15,12 @@ from nas.errors import ConfigError, UnsupportedRequest
 from nas.execution.ray import RayExecutor
 from nas.execution.serial import Serial
 from nas.history import History
-from nas.testing import ExecutorContract
 from nas.trial import Failed, Measured
 
 MB = 2**20
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    ray.init(
-        "local",
-        num_cpus=2,
-        num_gpus=0,
-        include_dashboard=False,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.2",
-    )
-    yield
-    ray.shutdown()
-
-
-class TestContract(ExecutorContract):
-    def make(self):
-        return RayExecutor()
-
-    def make_limited(self, time_limit_s):
-        return RayExecutor(time_limit_s=time_limit_s)
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 # ------------------------------------------------------------------------------ the search

@@ -10,7 +10,6 @@ import threading
 
 import gradient_together
 import pytest
-import ray
 import torch
 import training_together
 from ray_together import counting, failing, starts
@@ -26,19 +25,7 @@ TWO = Workers(2, on="ray")
 BEGUN = b"[0, 0.0]"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    ray.init(
-        "local",
-        num_cpus=2,
-        num_gpus=0,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=100_000_000,
-        _node_ip_address="127.0.0.2",
-    )
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 def same_bits(one, other):

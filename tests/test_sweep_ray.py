@@ -7,7 +7,6 @@ import signal
 import time
 
 import pytest
-import ray
 from sweeping import TABULAR, Watcher, document, journals, sweep, troubled
 
 from nas.errors import ConfigError, DataError
@@ -20,19 +19,7 @@ ONE_TABLE = {"table": {"digits": {}}}
 STRATEGIES = document()["axes"]["strategy"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    ray.init(
-        "local",
-        num_cpus=2,
-        num_gpus=0,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=80 * 2**20,
-        _node_ip_address="127.0.0.2",
-    )
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 def test_the_table_and_the_journals_are_those_of_one_process(tmp_path):

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import ray
+from clusters import start
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining
 from safetensors.torch import load
-from tuning import SAMPLES, Picky, Steps, Told, at_rate, own, start, tuner
+from tuning import SAMPLES, Picky, Steps, Told, at_rate, own, tuner
 from workloads import Line, Score, driver, run, strategy
 
 from nas.execution.serial import Serial

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from clusters import start
 from ray import tune
 from workloads import Score, strategy
 
@@ -83,19 +84,6 @@ class Told:
 
     def load_state_dict(self, state: Any) -> None:
         self.inner.load_state_dict(state)
-
-
-def start() -> None:
-    """A cluster of this machine; its workers see the modules of the tests (``PYTHONPATH``)."""
-    ray.init(
-        "local",
-        num_cpus=2,
-        num_gpus=0,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=100 * 2**20,
-        _node_ip_address="127.0.0.2",
-    )
 
 
 def tuner(

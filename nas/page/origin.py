@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.components import OPAQUE
+from nas.config import find
 from nas.page.markup import facts, note, text
 
 _ELSEWHERE = ("name", "space", "objectives", "data", "seed", "stages", "strategy", "source")
@@ -23,13 +24,13 @@ def origin_document(header: Mapping[str, Any]) -> dict[str, Any]:
     """
     strategy, evaluator = header.get("strategy") or {}, header.get("evaluator") or {}
     parts = {
-        "space": brief(first(strategy, "space")),
+        "space": brief(find(strategy, "space")),
         "strategy": _layers(strategy),
         "evaluator": _stages(evaluator),
-        "data": brief(first(evaluator, "data")),
+        "data": brief(find(evaluator, "data")),
         "executor": brief(header.get("executor")),
         "budget": _pairs(header.get("budget") or {}),
-        "seed": str(first(strategy, "seed")),
+        "seed": str(find(strategy, "seed")),
         "nasforge": str(header.get("version", "?")),
     }
     return {
@@ -95,20 +96,6 @@ def _stages(evaluator: Mapping[str, Any]) -> str:
     if isinstance(stages, list):
         return ", then ".join(brief(stage) for stage in stages)
     return brief(evaluator)
-
-
-def first(node: Any, key: str) -> Any:
-    """The first value of a key at any depth."""
-    if isinstance(node, Mapping):
-        if key in node:
-            return node[key]
-        node = list(node.values())
-    if isinstance(node, list):
-        for child in node:
-            found = first(child, key)
-            if found is not None:
-                return found
-    return None
 
 
 def _machine(machine: Mapping[str, Any]) -> dict[str, str]:

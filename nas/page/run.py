@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.components import objective_from
-from nas.config import space_from_header
+from nas.config import find, space_from_header
 from nas.errors import ConfigError, NasError
 from nas.history import JOURNAL, History, objectives_of
 from nas.objective import Objective
@@ -106,7 +106,7 @@ def _space(header: dict[str, Any]) -> tuple[SearchSpace | None, str]:
 def _ways(header: dict[str, Any], space: SearchSpace | None) -> dict[str, bool]:
     evaluator = header.get("evaluator")
     # Looked at, not made: a report reads no data.
-    trains = not commands.opaque(evaluator) and origin.first(evaluator, "data") is not None
+    trains = not commands.opaque(evaluator) and find(evaluator, "data") is not None
     whole = {key: header.get(key) for key in ("strategy", "evaluator", "executor")}
     built = space is not None
     return {"built": built, "trains": trains, "resumes": built and not commands.opaque(whole)}

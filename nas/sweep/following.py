@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nas.budget import Budget, Cost
+from nas.errors import JournalError
 from nas.history import JOURNAL
-from nas.journal import decode_line
 from nas.objective import Objective, violated
+from nas.tail import Tail
 
 
 class Following:
@@ -22,13 +24,10 @@ class Following:
     """
 
     def __init__(self, run: Path, objectives: Sequence[Objective], budget: Budget) -> None:
-        self.run = run
         self.objectives = tuple(objectives)
         self.budget = budget
-        self.trials = self.failed = 0
-        self.best: float | None = None
-        self._spent = Cost()
-        self._read = 0
+        self._tail = Tail(run / JOURNAL)
+        self._clear()
 
     @property
     def used(self) -> float:
@@ -36,26 +35,19 @@ class Following:
         return self.budget.used(self._spent)
 
     def look(self) -> None:
-        """Takes in what has been written since; lines that are not whole yet come later."""
-        try:
-            with open(self.run / JOURNAL, "rb") as file:
-                file.seek(self._read)
-                # Only whole lines count as read: a torn one may be cut off and written again.
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        return
-                    self._read += len(line)
-                    self._take(line[:-1])
-        except FileNotFoundError:
-            return
+        """Takes in what has been written since."""
+        # Damage is told of by whoever goes on with the search.
+        with contextlib.suppress(JournalError):
+            for first, event in self._tail.look():
+                if first:
+                    self._clear()
+                if event["event"] == "trial":
+                    self._add(event)
 
-    def _take(self, line: bytes) -> None:
-        try:
-            event = decode_line(line)
-        except ValueError:  # damage is told of by whoever goes on with the search
-            return
-        if event["event"] == "trial":
-            self._add(event)
+    def _clear(self) -> None:
+        self.trials = self.failed = 0
+        self.best: float | None = None
+        self._spent = Cost()
 
     def _add(self, event: Mapping[str, Any]) -> None:
         outcome = event["outcome"]

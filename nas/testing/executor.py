@@ -11,7 +11,7 @@ import pytest
 
 from nas.budget import Budget, Cost
 from nas.errors import NasError
-from nas.execution import Executor
+from nas.execution import Executor, HasGrowth
 from nas.history import History
 from nas.objective import maximize
 from nas.search import search
@@ -102,6 +102,19 @@ class ExecutorContract(ABC):
             assert trial.cost.trials == 1
             assert trial.cost.seconds > 0
             assert trial.cost.epochs == 2.0
+
+    def test_waits_for_one_that_next_then_has(self, executor: Executor) -> None:
+        if not isinstance(executor, HasGrowth):
+            pytest.skip("what it holds does not grow")
+        with pytest.raises(NasError, match="nothing was submitted"):
+            executor.wait()
+        evaluator = ToyEvaluator(FlatSpace())
+        for proposal in toy_proposals(FlatSpace(), min(2, executor.free)):
+            executor.submit(evaluator, proposal)
+        while not executor.idle:
+            while not executor.wait():  # it grew
+                pass
+            assert isinstance(executor.next().outcome, Measured)
 
     def test_what_a_proposal_spent_is_part_of_its_trial(self, executor: Executor) -> None:
         space = FlatSpace()

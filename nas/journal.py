@@ -207,6 +207,11 @@ class JournalWriter:
         if self._syncing is not None:
             self._due.set()
             self._syncing.join()
+            if self._unsynced is None:
+                try:
+                    os.fsync(self._fd)  # what came while the thread was at its last
+                except OSError as error:
+                    self._unsynced = error
         os.close(self._fd)
         if self._unsynced is not None:
             raise JournalError(f"{self.path}: the disk fails: {self._unsynced.strerror}")

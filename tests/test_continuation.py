@@ -282,6 +282,7 @@ def test_strategies_that_continue_nothing_keep_no_checkpoints(tmp_path):
     assert list(tmp_path.glob(f"{ARTIFACTS}/*")) == []
 
 
+@pytest.mark.slow
 def test_a_bracket_on_ray_whose_worker_is_killed_is_the_same(uninterrupted, tmp_path):
     import ray
     from clusters import start

@@ -24,6 +24,7 @@ def run(script: str, *arguments: str, cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_published_search_derives_retrains_and_exports(tmp_path: Path) -> None:
     out = run(
         "darts.py", "--small", "--space", "nasbench201", "--strategy", "gdas", "--out", "run",

@@ -38,7 +38,9 @@ def numbers(whole):
     return [e["number"] for e in events(whole) if e["event"] == "trial"]
 
 
-@pytest.mark.parametrize("name", ["random", "regularized_evolution"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("random", marks=pytest.mark.slow), "regularized_evolution"]
+)
 def test_a_serial_search_killed_at_random_moments_equals_one_that_was_not(name, tmp_path):
     kills, trials = 20, 200
     folder = tmp_path / "killed"

@@ -137,6 +137,7 @@ def test_a_step_of_theta_leaves_the_weights_alone():
     assert all(parameter.grad.abs().sum() > 0 for parameter in search.parameters.values())
 
 
+@pytest.mark.slow
 def test_gates_that_cost_more_are_searched_less():
     """The same search with latency counting next to nothing and counting much: fewer MACs."""
     space, data = mobile(), small_digits()

@@ -105,6 +105,7 @@ def test_parameters_that_have_come_apart_are_an_error_on_every_rank(ranks):
 # ------------------------------------------------------------------------------- the strategy
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_after_a_worker_was_killed(ranks, monkeypatch, capfd):
     started = recorded(monkeypatch)
     search = together.strategy("darts", workers=2, propose_every=2)

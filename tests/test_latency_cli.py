@@ -122,7 +122,8 @@ def test_a_table_is_kept_after_each_group():
 
 
 @pytest.mark.parametrize(
-    "backend", ["onnxruntime", pytest.param("onnxruntime_int8", marks=pytest.mark.slow)]
+    "backend",
+    [pytest.param(b, marks=pytest.mark.slow) for b in ("onnxruntime", "onnxruntime_int8")],
 )
 def test_files_for_onnxruntime_are_measured(backend):
     pytest.importorskip("onnxruntime")

@@ -65,6 +65,7 @@ def packed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_script_imports_onnxruntime_numpy_and_the_standard_library_alone(packed):
     text = (packed / "pack" / "run.py").read_text()
     named = set()

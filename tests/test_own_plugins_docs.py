@@ -29,6 +29,7 @@ def passed(printed: str) -> int:
     return int(re.findall(r"(\d+) passed", printed)[-1])
 
 
+@pytest.mark.slow
 def test_a_strategy_of_ones_own(tmp_path: Path) -> None:
     printed = follow(script(DOCS / "own_strategy.md"), tmp_path, PATH)
     assert passed(printed) > 20

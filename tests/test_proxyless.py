@@ -320,6 +320,7 @@ def greatest(space):
     )
 
 
+@pytest.mark.slow
 def test_half_the_target_gives_fewer_macs_by_the_loss_alone():
     space, data = mobile(), small_digits()
     settings = replace(

@@ -64,7 +64,11 @@ workloads.run("random", evaluator, executor, 9, History(sys.argv[1] + "/run"))
 
 @pytest.mark.parametrize(
     ("sign", "how"),
-    [(signal.SIGINT, "hang in C"), (signal.SIGTERM, "hang"), (signal.SIGKILL, "hang in C")],
+    [
+        (signal.SIGINT, "hang in C"),
+        pytest.param(signal.SIGTERM, "hang", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, "hang in C", marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupted_driver_leaves_no_process_and_a_whole_journal(sign, how, tmp_path):
     with driver(INTERRUPTED, str(tmp_path), how) as process:
@@ -86,6 +90,7 @@ def test_an_interrupted_driver_leaves_no_process_and_a_whole_journal(sign, how, 
     assert 5 not in [trial.number for trial in history.trials]
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_the_cluster_starts_leaves_no_process(tmp_path):
     with driver(INTERRUPTED, str(tmp_path), "hang") as process:
         assert wait_until(lambda: any("raylet" in command for command in left(process, set())))

@@ -33,6 +33,7 @@ def same_bits(one, other):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_work_goes_on_after_a_worker_was_killed(tmp_path):
     told = []
 

@@ -307,7 +307,10 @@ def test_passes_count_every_path():
     assert trained.passes == pytest.approx(3.0)
 
 
-@pytest.mark.parametrize("rule", ["uniform", "sandwich", "progressive"])
+@pytest.mark.parametrize(
+    "rule",
+    ["uniform", *(pytest.param(r, marks=pytest.mark.slow) for r in ("sandwich", "progressive"))],
+)
 def test_all_sizes_learn(rule):
     """Digits: with few epochs the smallest and the largest are far above chance."""
     plan = PLANS[rule](SPACE, None)

@@ -176,7 +176,7 @@ def test_the_transformers_of_the_tutorial_share_weights(monkeypatch: pytest.Monk
 # -------------------------------------------------------------------------------- it runs
 
 
-@pytest.mark.parametrize("index", [0, 2])
+@pytest.mark.parametrize("index", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_the_scripts_search_and_export(index: int, tmp_path: Path) -> None:
     reader = folder(tmp_path, smaller)
     printed = run(blocks("bash")[index], reader)

@@ -84,17 +84,13 @@ def run_on_ray(
             ),
         )(_Keeper).remote(kept)
         taken: list[Any] = []
+        settings = (workers.count, need, workers.retries, folder, loopback)
+        ended = keeper.fit.remote([ray.put(content)], *settings)
         try:
-            settings = (workers.count, need, workers.retries, folder, loopback)
-            ended = keeper.fit.remote([ray.put(content)], *settings)
             found: T = _listen(keeper, ended, workers, on_kept, taken)
             return found
         finally:
-            ray.kill(keeper)  # and with it what it has started
-            for places_of_workers in taken[-1:]:
-                # Ray keeps these until this process ends, where Ray Train was broken off.
-                with suppress(RayError, ValueError):
-                    _remove(places_of_workers)
+            _end(keeper, ended, taken)
 
 
 def _listen(
@@ -132,6 +128,22 @@ def _listen(
         ) from error
     except RayActorError as error:
         raise WorkerError(f"what started the workers on Ray died: {line(error)}") from error
+
+
+def _end(keeper: Any, ended: Any, taken: list[Any]) -> None:
+    """Ends what is under way, workers included, and gives back their places on the cluster.
+
+    Ray keeps the places of a Ray Train that is killed for as long as this process lives. So its
+    workers are killed and it ends by itself: an attempt that it still makes does nothing.
+    """
+    with suppress(RayError, ValueError):
+        taken += [said[0] for kind, *said in _get(keeper.stop.remote()) if kind == "placed"]
+        over, _ = ray.wait([ended], timeout=0)
+        if not over:
+            for places_of_workers in taken[-1:]:
+                _remove(places_of_workers)
+            ray.wait([ended], timeout=_END_S)
+    ray.kill(keeper)
 
 
 def _reason(error: RayTaskError) -> str:
@@ -187,6 +199,7 @@ class _Keeper:
         self.latest = kept
         self._said: list[tuple[Any, ...]] = []
         self._news = threading.Condition()
+        self._stopped = False
 
     def kept(self) -> bytes:
         return self.latest
@@ -197,6 +210,21 @@ class _Keeper:
                 self.latest = said[0]
             self._said.append((kind, *said))
             self._news.notify_all()
+
+    def enter(self, places_of_workers: Any = None) -> bool:
+        """Whether a worker that has just started is to work; rank 0 says in which places."""
+        with self._news:
+            if not self._stopped and places_of_workers is not None:
+                self._said.append(("placed", places_of_workers))
+                self._news.notify_all()
+            return not self._stopped
+
+    def stop(self) -> list[tuple[Any, ...]]:
+        """No worker is to work from now on; what was told since the last time."""
+        with self._news:
+            self._stopped = True
+            said, self._said = self._said, []
+            return said
 
     def hear(self, timeout_s: float) -> list[tuple[Any, ...]]:
         """What was told since the last time; waits for something so long."""
@@ -261,8 +289,9 @@ def _attempt(config: dict[str, Any]) -> None:
 
         torch.cuda.set_device(get_device())
     group = Distributed()
-    if group.rank == 0:
-        _get(keeper.tell.remote("placed", get_current_placement_group()))
+    places_of_workers = get_current_placement_group() if group.rank == 0 else None
+    if not _get(keeper.enter.remote(places_of_workers)):
+        return
 
     def keep(content: bytes, told: Any) -> None:
         if group.rank == 0:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -54,10 +55,13 @@ def document(**changes):
 
 
 class Watcher:
-    """Writes down what it is told; stops the sweep after so many looks at it."""
+    """Writes down what it is told; stops the sweep after so many looks, or at a sight."""
 
-    def __init__(self, stop_after: int | None = None) -> None:
+    def __init__(
+        self, stop_after: int | None = None, stop_when: Callable[[], bool] = lambda: False
+    ) -> None:
         self.stop_after = stop_after
+        self.stop_when = stop_when
         self.done_before = 0
         self.names: list[str] = []
         self.errors: dict[str, str | None] = {}
@@ -73,7 +77,7 @@ class Watcher:
 
     def looked(self) -> None:
         self.looks += 1
-        if self.looks == self.stop_after:
+        if self.looks == self.stop_after or self.stop_when():
             raise KeyboardInterrupt
 
     def ended(self, one: SweepSearch, error: str | None) -> None:

@@ -132,12 +132,17 @@ def test_what_may_come_of_a_job():
     assert ended["here"].result == os.getcwd()
 
 
+def finished_two(journal):
+    return journal.read_bytes().count(b'"event":"trial"') >= 2
+
+
 @pytest.mark.slow
 def test_an_interrupt_ends_what_runs(tmp_path):
     search = {**troubled(seconds=0.1), "strategy": "random"}
     axes = {"seed": [0, 1]}
+    under_way = Watcher(stop_when=lambda: any(map(finished_two, tmp_path.rglob("journal.jsonl"))))
     with pytest.raises(KeyboardInterrupt):
-        sweep(tmp_path, Watcher(stop_after=2), search=search, axes=axes, executor="ray")
+        sweep(tmp_path, under_way, search=search, axes=axes, executor="ray")
     before = journals(tmp_path)
     time.sleep(1.0)  # what still ran would write
     assert journals(tmp_path) == before

@@ -29,6 +29,7 @@ from nas.errors import ConfigError
 from nas.execution.need import amounts, places
 from nas.execution.ray_cluster import Code, connect, line, nodes, start_local, unbroken
 
+_END_S = 5.0
 _LOOK_EVERY_S = 1.0
 _MACHINE_GONE = (NodeDiedError, ObjectLostError)
 _WORKER_DIED = (WorkerCrashedError, RuntimeEnvSetupError)
@@ -136,6 +137,9 @@ class RayJobs:
             for reference in self._running:
                 with contextlib.suppress(RayError, ValueError, RuntimeError):
                     ray.cancel(reference, force=True, recursive=True)
+            if self._running:
+                # Until its process is dead, a job may write another line.
+                ray.wait(list(self._running), num_returns=len(self._running), timeout=_END_S)
             self._running = {}
             if self._started_ray:
                 self._started_ray = False
